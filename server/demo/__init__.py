@@ -1,0 +1,1 @@
+"""The small checkpoint that `serve` runs when no model is given."""

@@ -1,0 +1,120 @@
+"""The step plan: what the engine decides and the runner executes, as differences.
+
+A runner keeps, per slot, the token table, the block table, `length` (known and sampled tokens) and
+`computed` (positions with KV). A plan tells what changes; a steady decode step carries no rows at
+all, because they are the rows of the step before, each one token on. Every rank applies the same
+plans in the same order, so equal plans mean equal state.
+
+Contract of a runner:
+- plans are executed in the order of launch, and in each layer the keys and values of all rows are
+  written before any row attends; a row may therefore read blocks that another row of the same plan
+  writes, which is what lets equal prompts that arrive together be computed once;
+- a row whose chunk reaches `length` samples one token, which becomes position `length`;
+- tokens sampled by step n may be read by step n+1 before the engine has seen them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from server.messages import SamplingParams
+
+
+class Install(msgspec.Struct, frozen=True, array_like=True):
+    """A request takes a slot. Blocks in `blocks` before `computed` hold KV of a cached prefix."""
+
+    slot: int
+    tokens: bytes
+    """Prompt and whatever was generated before a preemption, little-endian int32."""
+    prompt_length: int
+    computed: int
+    blocks: list[int]
+    sampling: SamplingParams
+
+
+class Grow(msgspec.Struct, frozen=True, array_like=True):
+    """Blocks appended to the block table of a slot."""
+
+    slot: int
+    blocks: list[int]
+
+
+class Encode(msgspec.Struct, frozen=True, array_like=True):
+    """A picture to run through the vision tower; its embeddings go to an image slot."""
+
+    image_slot: int
+    pixels: bytes | memoryview
+    """uint8 RGB, height x width x 3, as the model sees it."""
+
+
+class Scatter(msgspec.Struct, frozen=True, array_like=True):
+    """`count` embeddings of an image slot, from `first` on, replace the token embeddings of a
+    slot's positions from `position` on; all of them lie in the slot's chunk of this step."""
+
+    slot: int
+    position: int
+    image_slot: int
+    first: int
+    count: int
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """The next `count` positions of a slot."""
+
+    slot: int
+    count: int
+
+
+class StepPlan(msgspec.Struct, frozen=True, array_like=True):
+    """One step. Applied in the order of the fields."""
+
+    step: int
+    """Consecutive; a runner that sees a gap must not go on."""
+    installs: list[Install] = []
+    grows: list[Grow] = []
+    encodes: list[Encode] = []
+    scatters: list[Scatter] = []
+    rows: list[Row] | None = None
+    """None: the rows of the plan before, each with a count of 1."""
+
+
+class StepResult(msgspec.Struct, frozen=True, array_like=True):
+    """Tokens of the rows that sampled, in the order of the rows."""
+
+    step: int
+    token_ids: list[int]
+
+
+class Pending(Protocol):
+    """A launched step."""
+
+    def result(self) -> StepResult:
+        """Waits until the step is done. Raises what the step raised."""
+
+
+class RunnerLimits(msgspec.Struct, frozen=True):
+    """What the runner has room for; fixed once the weights are loaded."""
+
+    slots: int
+    kv_blocks: int
+    kv_block_size: int
+    image_slots: int
+    image_cost_tokens: int
+    """What one picture costs in the vision tower, in language-model tokens."""
+    step_token_budget: int
+    max_model_len: int
+
+
+class Runner(Protocol):
+    """Executes plans. Nothing in here decides anything."""
+
+    @property
+    def limits(self) -> RunnerLimits: ...
+
+    def launch(self, plan: StepPlan) -> Pending:
+        """Starts a step and returns without waiting for the device."""
+
+    def close(self) -> None:
+        """Waits for what was launched and frees the device."""

@@ -1,0 +1,1 @@
+"""Between text or pictures and token ids. Imports neither torch nor fastapi."""

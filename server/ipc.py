@@ -1,0 +1,140 @@
+"""The wire between API processes and the engine: ZeroMQ over a unix socket, msgspec frames.
+
+One ROUTER in the engine, one DEALER in each API process. The first frame is a `messages` struct;
+pictures follow as raw frames that are never copied on the way. The socket lives in a directory that
+only this user can enter. There is no pickle on any socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from server.messages import ToApi, ToEngine
+
+T = TypeVar("T")
+
+QUEUE_FRAMES_MAX = 0
+"""ZeroMQ's own queues are unbounded: the API bounds what is open, and a dropped frame would lose a
+request."""
+
+
+class Codec(Generic[T]):
+    """Encodes any message, decodes those of one direction; a decoder rejects what it does not know."""
+
+    def __init__(self, inbound: type[T]) -> None:
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(inbound)
+
+    def encode(self, message: ToEngine | ToApi) -> bytes:
+        return self._encoder.encode(message)
+
+    def decode(self, frame: bytes | memoryview) -> T:
+        return self._decoder.decode(frame)
+
+
+def engine_address(run_dir: Path) -> str:
+    return f"ipc://{run_dir}/engine.sock"
+
+
+class EngineEndpoint:
+    """The engine's end. Peers are the names that API processes chose as their identity."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.rcvhwm = self._socket.sndhwm = QUEUE_FRAMES_MAX
+        # An API process that was restarted takes over the name of the one that died.
+        self._socket.router_handover = True
+        self._socket.bind(engine_address(run_dir))
+        self._codec: Codec[ToEngine] = Codec(ToEngine)  # type: ignore[arg-type]
+
+    def receive(
+        self, wait_s: float | None = 0.0
+    ) -> Iterator[tuple[bytes, ToEngine, Sequence[memoryview]]]:
+        """Yields (peer, message, picture frames) of everything that has arrived, after waiting up
+        to `wait_s` seconds (None: without end) for the first."""
+        if not self._socket.poll(None if wait_s is None else int(wait_s * 1000)):
+            return
+        while True:
+            try:
+                peer, head, *pictures = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            yield peer.bytes, self._codec.decode(head.buffer), [frame.buffer for frame in pictures]
+
+    def send(self, peer: bytes, message: ToApi) -> None:
+        # An unknown peer is an API process that died; the ROUTER drops the message by itself.
+        self._socket.send_multipart([peer, self._codec.encode(message)])
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class ApiEndpoint:
+    """An API process's end. It outlives engines: `lost` tells when one went away."""
+
+    def __init__(self, run_dir: Path, name: str) -> None:
+        self._context = zmq.asyncio.Context()
+        self._address = engine_address(run_dir)
+        self._name = name.encode()
+        self._codec: Codec[ToApi] = Codec(ToApi)  # type: ignore[arg-type]
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.rcvhwm = self._socket.sndhwm = QUEUE_FRAMES_MAX
+        self._socket.identity = self._name
+        self._socket.reconnect_ivl = 50
+        # Nothing is queued for an engine that is not there.
+        self._socket.immediate = True
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        self._socket.connect(self._address)
+
+    def reconnect(self) -> None:
+        """Forgets the old connection with everything that is queued on it."""
+        self._close_socket()
+        self._connect()
+
+    async def connected(self) -> None:
+        """Returns when an engine has accepted the connection."""
+        while await self._next_event() != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            pass
+
+    async def lost(self) -> None:
+        """Returns when the connection to the engine has ended."""
+        while await self._next_event() != zmq.EVENT_DISCONNECTED:
+            pass
+
+    async def _next_event(self) -> int:
+        # A monitor frame is a 16-bit event number, a 32-bit value, then the address.
+        event, _address = await self._monitor.recv_multipart()
+        return int.from_bytes(event[:2], "little")
+
+    async def send(self, message: ToEngine, pictures: Sequence[bytes] = ()) -> None:
+        await self._socket.send_multipart([self._codec.encode(message), *pictures], copy=False)
+
+    async def receive(self) -> ToApi:
+        (frame,) = await self._socket.recv_multipart()
+        return self._codec.decode(frame)
+
+    def _close_socket(self) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close()
+
+    def close(self) -> None:
+        self._close_socket()
+        self._context.term()

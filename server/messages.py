@@ -1,0 +1,135 @@
+"""What the API processes and the engine say to each other: msgspec structs over ZeroMQ.
+
+The engine sees token ids, digests and raw pixels, never text or a picture file. Every `Submit` is
+answered by deltas of which exactly one carries a finish reason; `Cancel` is idempotent and is
+always forwarded, also for ids that one side has forgotten.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class FinishReason(StrEnum):
+    """Why a request ended. `STOP` and `LENGTH` are OpenAI's words; the others become errors."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+class SamplingParams(msgspec.Struct, frozen=True, array_like=True):
+    """How the next token is drawn; the neutral value of each field switches it off.
+
+    `seed` is always set: the API draws one where the client gave none, so that a preempted request
+    goes on with the same noise. Penalties look at generated tokens only, as the authors' code does.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    @property
+    def penalised(self) -> bool:
+        return (
+            self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+            or self.repetition_penalty != 1.0
+        )
+
+
+class ImageRef(msgspec.Struct, frozen=True, array_like=True):
+    """A picture inside a prompt: its embeddings replace `length` positions from `offset` on.
+
+    `digest` is over the uint8 pixels that the model will see, so equal digests mean equal
+    embeddings; it takes part in the prefix-cache key.
+    """
+
+    digest: bytes
+    offset: int
+    length: int
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A request for one continuation. One raw frame of uint8 RGB pixels follows per entry of
+    `images`, in order: height x width x 3 bytes."""
+
+    id: int
+    prompt: bytes
+    """Token ids as little-endian int32."""
+    images: list[ImageRef]
+    sampling: SamplingParams
+    max_tokens: int
+    """At least 1; the API has already cut it to the room left in the context."""
+    stop_ids: list[int]
+    cache_salt: bytes = b""
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    id: int
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """First message of an API process on every connection. The engine forgets whatever an earlier
+    process with the same name asked for, and answers `Ready`."""
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What the engine can take."""
+
+    max_model_len: int
+    """Prompt and answer together, in tokens."""
+    max_num_seqs: int
+    kv_blocks: int
+    kv_block_size: int
+    step_token_budget: int
+    dtype: str
+    device: str
+    ranks: int
+
+
+class Delta(msgspec.Struct, frozen=True, array_like=True):
+    """News of one request: the tokens of a step, or its end, or both."""
+
+    id: int
+    token_ids: list[int]
+    finish: FinishReason | None = None
+    cached_tokens: int = 0
+    """Prompt tokens whose KV came from the prefix cache; meaningful on the first delta."""
+    error: str | None = None
+
+
+class Gauges(msgspec.Struct, frozen=True, array_like=True):
+    """The engine's state after a step, for metrics."""
+
+    requests_running: int = 0
+    requests_waiting: int = 0
+    kv_blocks_used: int = 0
+    kv_blocks: int = 0
+    image_slots_used: int = 0
+    prompt_tokens_total: int = 0
+    cached_tokens_total: int = 0
+    generated_tokens_total: int = 0
+    images_encoded_total: int = 0
+    images_cached_total: int = 0
+    preemptions_total: int = 0
+    steps_total: int = 0
+
+
+class Outputs(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """One message per step and API process."""
+
+    deltas: list[Delta]
+    gauges: Gauges
+
+
+ToEngine = Submit | Cancel | Hello
+ToApi = Ready | Outputs

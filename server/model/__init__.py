@@ -1,0 +1,1 @@
+"""The mathematics of the model, one file to a figure."""

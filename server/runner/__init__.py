@@ -1,0 +1,1 @@
+"""Mechanism: turns a step plan into tensors, a forward pass and sampled tokens."""

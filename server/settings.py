@@ -1,0 +1,134 @@
+"""The one settings tree: each field is a flag, an environment variable and a sentence of help.
+
+Flags win over environment variables (`INTERNVL_SERVE_` + the field's name), which win over the
+defaults. The supervisor reads them once and hands the frozen value to its children as JSON; nothing
+else in the package reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split_commas(value: Any) -> Any:
+    return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose."""
+
+    model_config = SettingsConfigDict(env_prefix="INTERNVL_SERVE_", frozen=True, extra="forbid")
+
+    model: str | None = Field(
+        None,
+        description="Folder of a checkpoint in the InternVL-Chat-V1-2 layout, or a Hub id. "
+        "Without it a small checkpoint with seeded random weights is served.",
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit when the model is a Hub id."
+    )
+    served_model_name: Names = Field(
+        (),
+        description="Name that requests use in `model`; repeat it for aliases, the first is the "
+        "one that answers carry. Default: the last part of the model's path or id.",
+    )
+    host: str = Field("0.0.0.0", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the model runs; auto is cuda where there is one."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto",
+        description="Type of weights and activations; auto is the checkpoint's own type, and "
+        "float32 on a CPU without fast bfloat16.",
+    )
+    max_model_len: PositiveInt | None = Field(
+        None,
+        description="Longest prompt and answer together, in tokens. Default: the checkpoint's "
+        "limit, or less where the KV cache holds less.",
+    )
+    max_num_seqs: PositiveInt = Field(
+        32, le=1024, description="Requests that run in one step at most; more wait."
+    )
+    kv_cache_blocks: PositiveInt | None = Field(
+        None, description="Blocks in the KV cache. Default: what --kv-cache-gib holds."
+    )
+    kv_cache_gib: PositiveFloat | None = Field(
+        None,
+        description="Memory for the KV cache. Default: on a GPU what weights and activations "
+        "leave, on a CPU enough for max-num-seqs contexts, at most a quarter of the free memory.",
+    )
+    step_token_budget: PositiveInt | None = Field(
+        None,
+        description="Tokens computed in one step at most; bounds how long running streams wait "
+        "for somebody's prompt. Default: what a step of --target-step-ms holds, measured at start.",
+    )
+    target_step_ms: PositiveFloat = Field(
+        50.0, description="Longest step that the default step budget aims at, in milliseconds."
+    )
+    image_cache_slots: PositiveInt = Field(
+        64, description="Picture embeddings kept on the device for repeated pictures."
+    )
+    prefix_cache: bool = Field(
+        True, description="Reuse the KV cache of prompts that begin alike, pictures included."
+    )
+    image_mode: Literal["corrected", "reference"] = Field(
+        "corrected",
+        description="corrected applies EXIF orientation and lays transparency over white; "
+        "reference does to pictures exactly what the model card's code does.",
+    )
+    generation_defaults: Literal["openai", "model"] = Field(
+        "openai",
+        description="Where sampling parameters that a request leaves out come from: OpenAI's "
+        "documentation (temperature 1, top_p 1, no top_k) or the checkpoint.",
+    )
+    max_body_bytes: PositiveInt = Field(
+        64 * 2**20, description="Largest request body; base64 pictures count as they are sent."
+    )
+    max_image_bytes: PositiveInt = Field(
+        20 * 2**20, description="Largest picture file, after base64 decoding."
+    )
+    max_image_pixels: PositiveInt = Field(
+        50_000_000, description="Largest picture in pixels; checked before it is decoded."
+    )
+    max_choices: PositiveInt = Field(16, description="Largest `n` of a request.")
+    max_stop_strings: PositiveInt = Field(16, description="Stop strings in a request at most.")
+    max_waiting_requests: PositiveInt = Field(
+        1024, description="Choices that may be open at once; beyond it requests are answered 429."
+    )
+    keep_alive_comment_s: PositiveFloat = Field(
+        15.0, description="A comment is sent on a silent stream this often, against idle time-outs."
+    )
+    max_restarts: int = Field(
+        5, ge=0, description="Restarts of the engine within --restart-window-s before giving up."
+    )
+    restart_window_s: PositiveFloat = Field(
+        600.0, description="Window in which restarts are counted, in seconds."
+    )
+    shutdown_timeout_s: PositiveFloat = Field(
+        5.0, description="Time that processes get to end after SIGTERM before they are killed."
+    )
+    cpu_threads: PositiveInt | None = Field(
+        None, description="Threads that compute on a CPU. Default: the cores of this process."
+    )
+    check_integrity: bool = Field(
+        False, description="Check every invariant of the scheduler after each step; for debugging."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe messages that are logged."
+    )
+
+    def names(self) -> tuple[str, ...]:
+        """Model names that requests may use, the answering one first."""
+        if self.served_model_name:
+            return self.served_model_name
+        if self.model is None:
+            return ("internvl-random-tiny",)
+        return (Path(self.model).name if Path(self.model).exists() else self.model,)
