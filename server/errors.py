@@ -97,8 +97,8 @@ def shutting_down() -> ApiError:
 
 
 class CheckpointError(Exception):
-    """The checkpoint folder cannot be served; the message says which file, key or shape is wrong."""
+    """The checkpoint cannot be served; the message names the file, key or shape that is wrong."""
 
 
 class StartupError(Exception):
-    """The daemon cannot start with these settings on this machine; the message says what to change."""
+    """The daemon cannot start with these settings here; the message says what to change."""

@@ -26,7 +26,7 @@ request."""
 
 
 class Codec(Generic[T]):
-    """Encodes any message, decodes those of one direction; a decoder rejects what it does not know."""
+    """Encodes any message, decodes those of one direction and rejects all others."""
 
     def __init__(self, inbound: type[T]) -> None:
         self._encoder = msgspec.msgpack.Encoder()

@@ -1,1 +1,1 @@
-"""Policy: which request gets which tokens, blocks and slots in the next step. Never imports torch."""
+"""Policy: who gets which tokens, blocks and slots in the next step. Never imports torch."""
