@@ -8,6 +8,7 @@ only this user can enter. There is no pickle on any socket.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,6 +20,8 @@ import zmq.asyncio
 from server.messages import ToApi, ToEngine
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 QUEUE_FRAMES_MAX = 0
 """ZeroMQ's own queues are unbounded: the API bounds what is open, and a dropped frame would lose a
@@ -68,7 +71,12 @@ class EngineEndpoint:
                 peer, head, *pictures = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
-            yield peer.bytes, self._codec.decode(head.buffer), [frame.buffer for frame in pictures]
+            try:
+                message = self._codec.decode(head.buffer)
+            except msgspec.MsgspecError as error:
+                log.error("dropped a message of %r: %s", peer.bytes, error)
+                continue
+            yield peer.bytes, message, [frame.buffer for frame in pictures]
 
     def send(self, peer: bytes, message: ToApi) -> None:
         # An unknown peer is an API process that died; the ROUTER drops the message by itself.

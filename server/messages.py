@@ -121,6 +121,7 @@ class Gauges(msgspec.Struct, frozen=True, array_like=True):
     images_encoded_total: int = 0
     images_cached_total: int = 0
     preemptions_total: int = 0
+    cancellations_total: int = 0
     steps_total: int = 0
 
 

@@ -10,7 +10,8 @@ Contract of a runner:
   written before any row attends; a row may therefore read blocks that another row of the same plan
   writes, which is what lets equal prompts that arrive together be computed once;
 - a row whose chunk reaches `length` samples one token, which becomes position `length`;
-- tokens sampled by step n may be read by step n+1 before the engine has seen them.
+- tokens sampled by step n may be read by step n+1 before the engine has seen them;
+- an image slot is written by the encodes of a plan before its rows read it.
 """
 
 from __future__ import annotations
@@ -105,6 +106,10 @@ class RunnerLimits(msgspec.Struct, frozen=True):
     """What one picture costs in the vision tower, in language-model tokens."""
     step_token_budget: int
     max_model_len: int
+    vocab_size: int
+    tokens_per_image: int
+    image_bytes: int
+    """Size of one picture's pixels."""
 
 
 class Runner(Protocol):

@@ -1,0 +1,73 @@
+"""A step plan in the making: the rows and changes gathered so far and the budget that is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.engine.plan import Encode, Grow, Install, Row, Scatter, StepPlan
+from server.engine.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedRow:
+    """A row of a launched plan: the positions of `request` before `end` are computed by it."""
+
+    request: Request
+    end: int
+    samples: bool
+
+
+class Draft:
+    """Filled by the scheduler request by request, then turned into a plan."""
+
+    def __init__(self, budget_tokens: int) -> None:
+        self.budget = budget_tokens
+        self.installs: list[Install] = []
+        self.grows: list[Grow] = []
+        self.rows: list[LaunchedRow] = []
+        self._encodes: list[Encode] = []
+        self._scatters: list[Scatter] = []
+        self._rows: list[Row] = []
+
+    def can_encode(self, cost_tokens: int) -> bool:
+        """Whether a picture fits the budget with a token to spare. The first picture of a step
+        always does: it may cost more than a whole budget."""
+        return not self._encodes or cost_tokens < self.budget
+
+    def encode(self, image_slot: int, pixels: bytes | memoryview, cost_tokens: int) -> None:
+        self._encodes.append(Encode(image_slot, pixels))
+        self.budget = max(1, self.budget - cost_tokens)
+
+    def compute(self, request: Request, count: int) -> None:
+        """Adds the next `count` positions of a request."""
+        assert request.slot is not None
+        self.budget -= count
+        request.scheduled += count
+        samples = request.scheduled == request.length
+        request.unknown += samples
+        request.in_flight += 1
+        self._rows.append(Row(request.slot, count))
+        self.rows.append(LaunchedRow(request, request.scheduled, samples))
+
+    def scatter(
+        self, request: Request, position: int, image_slot: int, first: int, count: int
+    ) -> None:
+        """Lets embeddings of a picture take the place of positions that `compute` has added."""
+        assert request.slot is not None
+        self._scatters.append(Scatter(request.slot, position, image_slot, first, count))
+
+    @property
+    def slots(self) -> list[int]:
+        return [row.slot for row in self._rows]
+
+    def plan(self, step: int, last_slots: list[int]) -> StepPlan:
+        """The finished plan; `last_slots` are the rows of the plan before."""
+        repeats = self.slots == last_slots and all(row.count == 1 for row in self._rows)
+        return StepPlan(
+            step,
+            self.installs,
+            self.grows,
+            self._encodes,
+            self._scatters,
+            None if repeats else self._rows,
+        )

@@ -1,0 +1,141 @@
+"""One request inside the engine: its tokens, how far it has been computed, what it holds.
+
+Two watermarks tell the whole state. `length` counts tokens that exist, also those a launched step
+will sample (`unknown`: their values are still on the device); `scheduled` counts positions whose
+keys and values launched steps have computed. Prefill, chunk, prefix hit, decode and resume after
+preemption are all the same: `scheduled` has to catch up with `length`, and a step that gets there
+samples one more token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from server.engine.plan import RunnerLimits
+from server.messages import ImageRef, SamplingParams, Submit
+
+KEY_BYTES = 16
+
+
+class Status(Enum):
+    WAITING = auto()
+    RUNNING = auto()
+    FINISHED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Mutable; owned by the scheduler."""
+
+    peer: bytes
+    id: int
+    tokens: array[int]
+    """Prompt and the generated tokens that are known."""
+    prompt_length: int
+    images: list[ImageRef]
+    pixels: Sequence[memoryview | bytes]
+    sampling: SamplingParams
+    max_tokens: int
+    stop_ids: frozenset[int]
+    cache_salt: bytes
+
+    status: Status = Status.WAITING
+    unknown: int = 0
+    scheduled: int = 0
+    in_flight: int = 0
+    """Launched plans with a row of this request that have not retired."""
+    slot: int | None = None
+    blocks: list[int] = field(default_factory=list)
+    sealed: int = 0
+    """Blocks, from the first on, that were offered to the prefix cache."""
+    held_images: dict[int, int] = field(default_factory=dict)
+    """Index into `images` to the image slot that this request references."""
+    admitted: bool = False
+    cached_tokens: int = 0
+    """Prompt tokens that the first admission found in the prefix cache."""
+    _keys: list[bytes] = field(default_factory=list)
+
+    @classmethod
+    def from_submit(
+        cls, peer: bytes, submit: Submit, pixels: Sequence[memoryview | bytes]
+    ) -> Request:
+        tokens = array("i")
+        tokens.frombytes(submit.prompt)
+        return cls(
+            peer=peer,
+            id=submit.id,
+            tokens=tokens,
+            prompt_length=len(tokens),
+            images=submit.images,
+            pixels=pixels,
+            sampling=submit.sampling,
+            max_tokens=submit.max_tokens,
+            stop_ids=frozenset(submit.stop_ids),
+            cache_salt=submit.cache_salt,
+        )
+
+    def fault(self, limits: RunnerLimits) -> str | None:
+        """Why this request could never run. The API has checked all of it; the engine must survive
+        an API that has not."""
+        if self.prompt_length < 1 or self.max_tokens < 1:
+            return "a request needs a prompt and room for an answer"
+        if self.prompt_length + self.max_tokens > limits.max_model_len:
+            return f"prompt and answer are longer than {limits.max_model_len} tokens"
+        if min(self.tokens) < 0 or max(self.tokens) >= limits.vocab_size:
+            return "a token id is outside the vocabulary"
+        return self._image_fault(limits)
+
+    def _image_fault(self, limits: RunnerLimits) -> str | None:
+        if len(self.images) != len(self.pixels):
+            return "pictures and their places differ in number"
+        end = 0
+        for image, pixels in zip(self.images, self.pixels, strict=True):
+            if image.offset < end or image.length != limits.tokens_per_image:
+                return "places of pictures overlap or have a wrong length"
+            if len(pixels) != limits.image_bytes:
+                return "a picture has the wrong size"
+            end = image.offset + image.length
+        return "a picture lies outside the prompt" if end > self.prompt_length else None
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens) + self.unknown
+
+    @property
+    def remaining(self) -> int:
+        """Positions that the next step can compute for this request; none once the last token
+        that it may generate is on its way."""
+        length = len(self.tokens) + self.unknown
+        if length - self.prompt_length >= self.max_tokens:
+            return 0
+        return length - self.scheduled
+
+    def prefix_keys(self, block_size: int) -> Iterator[bytes]:
+        """Prefix-cache keys of the full blocks of known tokens, first block first.
+
+        A key chains the salt, every token up to the end of its block and the digest and place of
+        every picture among them: all that keys and values depend on.
+        """
+        index = 0
+        while (index + 1) * block_size <= len(self.tokens):
+            if index == len(self._keys):
+                self._keys.append(self._key(index, block_size))
+            yield self._keys[index]
+            index += 1
+
+    def _key(self, index: int, block_size: int) -> bytes:
+        start, end = index * block_size, (index + 1) * block_size
+        parent = self._keys[index - 1] if index else b""
+        key = hashlib.blake2b(parent, digest_size=KEY_BYTES, salt=b"kv-prefix")
+        if not index:
+            key.update(hashlib.blake2b(self.cache_salt, digest_size=KEY_BYTES).digest())
+        key.update(self.tokens[start:end].tobytes())
+        for image in self.images:
+            if image.offset < end and image.offset + image.length > start:
+                key.update((image.offset - start).to_bytes(4, "little", signed=True))
+                key.update(image.digest)
+        return key.digest()

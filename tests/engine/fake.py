@@ -1,0 +1,175 @@
+"""A runner that computes with tuples instead of tensors, and what it should have computed.
+
+It keeps the state that `engine/plan.py` describes and checks every plan against it. The "model" is
+a hash of everything a position can see, read back through the block table: a wrong block, a stale
+picture or a lost token changes every token that follows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from server.engine.plan import Install, RunnerLimits, StepPlan, StepResult
+from server.messages import ImageRef, SamplingParams, Submit
+
+TOKENS_PER_IMAGE = 6
+IMAGE_BYTES = 4
+VOCAB_SIZE = 50
+
+Content = tuple[str, bytes, int]
+
+
+def limits(**changes: int) -> RunnerLimits:
+    values = {
+        "slots": 4,
+        "kv_blocks": 16,
+        "kv_block_size": 4,
+        "image_slots": 3,
+        "image_cost_tokens": 5,
+        "step_token_budget": 16,
+        "max_model_len": 64,
+        "vocab_size": VOCAB_SIZE,
+        "tokens_per_image": TOKENS_PER_IMAGE,
+        "image_bytes": IMAGE_BYTES,
+    }
+    return RunnerLimits(**(values | changes))
+
+
+def next_token(contents: Sequence[Content], seed: int) -> int:
+    digest = hashlib.blake2b(repr((list(contents), seed)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") % VOCAB_SIZE
+
+
+def expected_tokens(submit: Submit, pixels: Sequence[bytes]) -> list[int]:
+    """The answer by the definition: one request, one token at a time, no cache of any kind."""
+    prompt = array("i")
+    prompt.frombytes(submit.prompt)
+    contents: list[Content] = [("token", b"", token) for token in prompt]
+    for image, data in zip(submit.images, pixels, strict=True):
+        for index in range(image.length):
+            contents[image.offset + index] = ("image", bytes(data), index)
+    answer: list[int] = []
+    while len(answer) < submit.max_tokens and not (answer and answer[-1] in submit.stop_ids):
+        answer.append(next_token(contents, submit.sampling.seed))
+        contents.append(("token", b"", answer[-1]))
+    return answer
+
+
+@dataclass
+class Slot:
+    """What a runner remembers of the request in a slot."""
+
+    tokens: list[int]
+    computed: int
+    blocks: list[int]
+    seed: int
+
+
+@dataclass
+class Done:
+    value: StepResult
+
+    def result(self) -> StepResult:
+        return self.value
+
+
+@dataclass
+class FakeRunner:
+    limits: RunnerLimits
+    slots: dict[int, Slot] = field(default_factory=dict)
+    kv: dict[tuple[int, int], Content] = field(default_factory=dict)
+    pictures: dict[int, bytes] = field(default_factory=dict)
+    plans: list[StepPlan] = field(default_factory=list)
+    _last_slots: list[int] = field(default_factory=list)
+
+    def launch(self, plan: StepPlan) -> Done:
+        assert plan.step == len(self.plans), "plans must be consecutive"
+        self.plans.append(plan)
+        for install in plan.installs:
+            self._install(install)
+        for grow in plan.grows:
+            self.slots[grow.slot].blocks += grow.blocks
+        encoded = [encode.image_slot for encode in plan.encodes]
+        assert len(set(encoded)) == len(encoded), "two pictures in one slot"
+        for encode in plan.encodes:
+            self.pictures[encode.image_slot] = bytes(encode.pixels)
+        return Done(StepResult(plan.step, self._forward(plan)))
+
+    def close(self) -> None:
+        self.slots.clear()
+
+    def _install(self, install: Install) -> None:
+        tokens = array("i")
+        tokens.frombytes(install.tokens)
+        self.slots[install.slot] = Slot(
+            list(tokens), install.computed, list(install.blocks), install.sampling.seed
+        )
+
+    def _forward(self, plan: StepPlan) -> list[int]:
+        rows = [(r.slot, r.count) for r in plan.rows] if plan.rows is not None else []
+        if plan.rows is None:
+            rows = [(slot, 1) for slot in self._last_slots]
+        self._last_slots = [slot for slot, _ in rows]
+        assert rows
+        assert len(set(self._last_slots)) == len(rows), "a slot has two rows"
+        assert sum(count for _, count in rows) <= self.limits.step_token_budget
+        embeddings = {
+            (s.slot, s.position + i): ("image", self.pictures[s.image_slot], s.first + i)
+            for s in plan.scatters
+            for i in range(s.count)
+        }
+        for slot, count in rows:  # all keys and values are written before anything is read
+            self._write(slot, count, embeddings)
+        assert not embeddings, "an embedding outside its chunk"
+        return [self._sample(self.slots[slot]) for slot, _ in rows if self._samples(slot)]
+
+    def _write(
+        self, slot: int, count: int, embeddings: dict[tuple[int, int], tuple[str, bytes, int]]
+    ) -> None:
+        state = self.slots[slot]
+        assert 0 < count <= len(state.tokens) - state.computed
+        for position in range(state.computed, state.computed + count):
+            token: Content = ("token", b"", state.tokens[position])
+            block = state.blocks[position // self.limits.kv_block_size]
+            place = (block, position % self.limits.kv_block_size)
+            self.kv[place] = embeddings.pop((slot, position), token)
+        state.computed += count
+
+    def _samples(self, slot: int) -> bool:
+        return self.slots[slot].computed == len(self.slots[slot].tokens)
+
+    def _sample(self, state: Slot) -> int:
+        size = self.limits.kv_block_size
+        contents = [self.kv[state.blocks[p // size], p % size] for p in range(state.computed)]
+        token = next_token(contents, state.seed)
+        state.tokens.append(token)
+        return token
+
+
+def make_submit(
+    request_id: int,
+    prompt: Sequence[int],
+    *,
+    images: Sequence[tuple[int, bytes]] = (),
+    max_tokens: int = 4,
+    stop_ids: Sequence[int] = (),
+    seed: int = 0,
+    cache_salt: bytes = b"",
+) -> Submit:
+    """A request; `images` are (offset, pixels)."""
+    refs = [
+        ImageRef(hashlib.blake2b(pixels, digest_size=16).digest(), offset, TOKENS_PER_IMAGE)
+        for offset, pixels in images
+    ]
+    return Submit(
+        id=request_id,
+        prompt=array("i", prompt).tobytes(),
+        images=refs,
+        sampling=SamplingParams(temperature=0.0, seed=seed),
+        max_tokens=max_tokens,
+        stop_ids=list(stop_ids),
+        cache_salt=cache_salt,
+    )

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from server.engine.plan import RunnerLimits
+from server.engine.scheduler import Scheduler
+from server.messages import Delta, FinishReason, Submit
+from tests.engine.fake import Done, FakeRunner, expected_tokens, limits, make_submit
+
+PEER = b"api-0"
+A, B = b"aaaa", b"bbbb"
+
+
+class Harness:
+    """Scheduler and fake runner, driven by hand with up to two steps in flight."""
+
+    def __init__(self, room: RunnerLimits | None = None, *, prefix_cache: bool = True) -> None:
+        self.runner = FakeRunner(room or limits())
+        self.scheduler = Scheduler(self.runner.limits, prefix_cache=prefix_cache)
+        self.pending: deque[Done] = deque()
+        self.deltas: dict[int, list[Delta]] = {}
+        self.expected: dict[int, list[int]] = {}
+
+    def submit(self, submit: Submit, pixels: Sequence[bytes] = ()) -> None:
+        self.expected[submit.id] = expected_tokens(submit, pixels)
+        self._note(self.scheduler.submit(PEER, submit, list(pixels)))
+
+    def step(self) -> bool:
+        """One turn; false when there is nothing left to do."""
+        plan = self.scheduler.schedule()
+        self.scheduler.check_integrity()
+        if plan is not None:
+            self.pending.append(self.runner.launch(plan))
+        if self.pending and (plan is None or len(self.pending) == 2):
+            self._note(self.scheduler.retire(self.pending.popleft().result()))
+            self.scheduler.check_integrity()
+        return not self.scheduler.idle
+
+    def run(self) -> None:
+        while self.step():
+            pass
+
+    def cancel(self, request_id: int) -> None:
+        self._note(self.scheduler.cancel(PEER, request_id))
+
+    def _note(self, deltas: list[tuple[bytes, Delta]]) -> None:
+        for _, delta in deltas:
+            self.deltas.setdefault(delta.id, []).append(delta)
+
+    def tokens(self, request_id: int) -> list[int]:
+        return [token for delta in self.deltas[request_id] for token in delta.token_ids]
+
+    def finish(self, request_id: int) -> FinishReason | None:
+        reasons = [delta.finish for delta in self.deltas[request_id] if delta.finish]
+        assert len(reasons) == 1, "exactly one terminal message"
+        assert self.deltas[request_id][-1].finish
+        return reasons[0]
+
+    def check_answers(self) -> None:
+        for request_id, tokens in self.expected.items():
+            assert self.tokens(request_id) == tokens
+            assert self.finish(request_id) in (FinishReason.STOP, FinishReason.LENGTH)
+        assert self.scheduler.gauges().kv_blocks_used == 0
+        assert self.scheduler.gauges().image_slots_used == 0
+
+
+def test_a_request_gets_its_tokens_and_gives_everything_back() -> None:
+    harness = Harness()
+    harness.submit(make_submit(1, range(9)))
+    harness.run()
+    harness.check_answers()
+    assert harness.finish(1) is FinishReason.LENGTH
+
+
+def test_a_stop_token_ends_the_answer_and_is_part_of_it() -> None:
+    harness = Harness()
+    free = expected_tokens(make_submit(1, range(9), max_tokens=6), [])
+    harness.submit(make_submit(1, range(9), max_tokens=6, stop_ids=[free[2]]))
+    harness.run()
+    harness.check_answers()
+    assert harness.tokens(1) == free[:3]
+    assert harness.finish(1) is FinishReason.STOP
+
+
+def test_a_prompt_longer_than_the_budget_is_cut_into_chunks() -> None:
+    harness = Harness(limits(step_token_budget=5))
+    harness.submit(make_submit(1, range(23)))
+    harness.run()
+    harness.check_answers()
+    assert len(harness.runner.plans) >= 5 + 3
+
+
+def test_decoding_goes_on_while_a_prompt_is_computed() -> None:
+    harness = Harness(limits(step_token_budget=5))
+    harness.submit(make_submit(1, range(3), max_tokens=12))
+    harness.step()
+    harness.submit(make_submit(2, range(20)))
+    harness.step()
+    plan = harness.runner.plans[-1]
+    assert plan.rows is not None
+    assert [row.count for row in plan.rows] == [1, 4]
+    harness.run()
+    harness.check_answers()
+
+
+def test_a_steady_decode_step_names_no_rows() -> None:
+    harness = Harness()
+    for request_id in (1, 2):
+        harness.submit(make_submit(request_id, range(3), max_tokens=9))
+    harness.run()
+    harness.check_answers()
+    assert sum(plan.rows is None for plan in harness.runner.plans) >= 6
+
+
+def test_no_row_is_wasted_on_a_request_that_ends_by_length() -> None:
+    harness = Harness()
+    harness.submit(make_submit(1, range(5), max_tokens=3))
+    harness.run()
+    assert len(harness.runner.plans) == 3
+
+
+def test_the_youngest_is_preempted_and_comes_back() -> None:
+    harness = Harness(limits(kv_blocks=8, max_model_len=32))
+    for request_id in range(4):
+        harness.submit(make_submit(request_id, range(request_id, request_id + 7), max_tokens=18))
+    harness.run()
+    harness.check_answers()
+    assert harness.scheduler.gauges().preemptions_total > 0
+
+
+def test_one_full_context_fits_alone() -> None:
+    harness = Harness(limits(kv_blocks=4, max_model_len=16))
+    for request_id in range(3):
+        harness.submit(make_submit(request_id, range(10), max_tokens=6, seed=request_id))
+    harness.run()
+    harness.check_answers()
+
+
+def test_equal_prompts_that_arrive_together_are_computed_once() -> None:
+    harness = Harness(limits(step_token_budget=64))
+    for request_id in range(4):
+        harness.submit(make_submit(request_id, range(17), seed=request_id))
+    harness.step()
+    plan = harness.runner.plans[0]
+    assert plan.rows is not None
+    assert [row.count for row in plan.rows] == [17, 1, 1, 1]
+    harness.run()
+    harness.check_answers()
+    assert [harness.deltas[i][0].cached_tokens for i in range(4)] == [0, 16, 16, 16]
+
+
+def test_a_prefix_is_found_again_also_what_was_generated() -> None:
+    harness = Harness()
+    harness.submit(make_submit(1, range(10), max_tokens=8))
+    harness.run()
+    history = [*range(10), *harness.tokens(1), 3, 4]
+    harness.submit(make_submit(2, history))
+    harness.run()
+    harness.check_answers()
+    assert harness.deltas[2][0].cached_tokens == 16
+
+
+def test_without_the_prefix_cache_everything_is_computed() -> None:
+    harness = Harness(prefix_cache=False)
+    for request_id in range(2):
+        harness.submit(make_submit(request_id, range(10)))
+        harness.run()
+    harness.check_answers()
+    assert harness.scheduler.gauges().cached_tokens_total == 0
+
+
+def test_a_fully_cached_prompt_still_computes_its_last_token() -> None:
+    harness = Harness()
+    for request_id in range(2):
+        harness.submit(make_submit(request_id, range(8)))
+        harness.run()
+    harness.check_answers()
+    assert harness.deltas[1][0].cached_tokens == 4
+
+
+def test_the_same_picture_is_encoded_once_and_different_ones_never_share() -> None:
+    harness = Harness(limits(step_token_budget=64))
+    for request_id, pixels in enumerate((A, A, B)):
+        prompt = make_submit(request_id, range(12), images=[(3, pixels)])
+        harness.submit(prompt, [pixels])
+    harness.run()
+    harness.check_answers()
+    gauges = harness.scheduler.gauges()
+    assert gauges.images_encoded_total == 2
+    assert harness.deltas[1][0].cached_tokens == 8
+    assert harness.deltas[2][0].cached_tokens == 0
+    assert expected_tokens(make_submit(0, range(12), images=[(3, A)]), [A]) != expected_tokens(
+        make_submit(2, range(12), images=[(3, B)]), [B]
+    )
+
+
+def test_a_cached_prefix_needs_no_picture() -> None:
+    harness = Harness(limits(image_slots=1))
+    for request_id, pixels in enumerate((A, B, A)):
+        harness.submit(make_submit(request_id, range(14), images=[(3, pixels)]), [pixels])
+        harness.run()
+    harness.check_answers()
+    assert harness.scheduler.gauges().images_encoded_total == 2
+
+
+def test_many_pictures_pass_through_one_slot() -> None:
+    harness = Harness(limits(image_slots=1))
+    pictures = [bytes([65 + index]) * 4 for index in range(5)]
+    for request_id, order in enumerate((pictures, pictures[::-1])):
+        images = [(1 + 8 * index, pixels) for index, pixels in enumerate(order)]
+        harness.submit(make_submit(request_id, range(42), images=images), order)
+    harness.run()
+    harness.check_answers()
+
+
+def test_a_picture_dearer_than_the_budget_is_encoded_alone() -> None:
+    harness = Harness(limits(image_cost_tokens=100, step_token_budget=8))
+    pictures = [A, B]
+    harness.submit(make_submit(1, range(20), images=[(0, A), (7, B)]), pictures)
+    harness.run()
+    harness.check_answers()
+    assert max(len(plan.encodes) for plan in harness.runner.plans) == 1
+
+
+def test_cancel_is_idempotent_and_answered_once() -> None:
+    harness = Harness()
+    harness.submit(make_submit(1, range(9), max_tokens=20))
+    harness.submit(make_submit(2, range(4), max_tokens=20))
+    harness.step()
+    harness.step()
+    for request_id in (1, 1, 2, 99):
+        harness.cancel(request_id)
+    harness.run()
+    assert harness.finish(1) is harness.finish(2) is FinishReason.CANCELLED
+    assert 99 not in harness.deltas
+    assert harness.scheduler.gauges().kv_blocks_used == 0
+
+
+def test_a_waiting_request_can_be_cancelled() -> None:
+    harness = Harness(limits(slots=1))
+    harness.submit(make_submit(1, range(9)))
+    harness.submit(make_submit(2, range(9)))
+    harness.step()
+    harness.cancel(2)
+    harness.run()
+    assert harness.tokens(1) == harness.expected[1]
+    assert harness.finish(2) is FinishReason.CANCELLED
+
+
+def test_a_peer_that_is_gone_is_forgotten_without_a_word() -> None:
+    harness = Harness()
+    harness.submit(make_submit(1, range(9), max_tokens=20))
+    harness.step()
+    harness.scheduler.forget_peer(PEER)
+    harness.run()
+    assert 1 not in harness.deltas
+    assert harness.scheduler.idle
+
+
+def test_a_request_that_cannot_run_gets_one_error() -> None:
+    harness = Harness()
+    harness.submit(make_submit(1, [1] * 63, max_tokens=9))
+    assert harness.finish(1) is FinishReason.ERROR
+    assert "64 tokens" in (harness.deltas[1][0].error or "")
+    assert harness.scheduler.idle
+
+
+def test_an_id_in_use_is_refused_and_the_first_goes_on() -> None:
+    harness = Harness()
+    harness.submit(make_submit(1, range(9)))
+    ((_, delta),) = harness.scheduler.submit(PEER, make_submit(1, range(3)), [])
+    assert delta.finish is FinishReason.ERROR
+    harness.run()
+    harness.check_answers()
+
+
+def test_equal_ids_of_two_peers_are_two_requests() -> None:
+    harness = Harness()
+    harness.submit(make_submit(1, range(9)))
+    assert harness.scheduler.submit(b"api-1", make_submit(1, range(3)), []) == []
+    harness.run()
+    assert harness.scheduler.idle

@@ -1,0 +1,124 @@
+"""Random arrivals, cancellations, stops and preemptions against the answers by definition."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.engine.fake import TOKENS_PER_IMAGE, VOCAB_SIZE, limits, make_submit
+from tests.engine.test_scheduler import Harness
+
+PICTURES = [bytes([letter]) * 4 for letter in b"abcde"]
+MAX_MODEL_LEN = 48
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Steps are taken as a rule of their own, so any interleaving may come."""
+
+    @initialize(
+        slots=st.integers(1, 5),
+        blocks=st.integers(12, 24),
+        image_slots=st.integers(1, 3),
+        image_cost=st.sampled_from([1, 5, 50]),
+        budget=st.integers(1, 40),
+        prefix_cache=st.booleans(),
+    )
+    def start(
+        self,
+        *,
+        slots: int,
+        blocks: int,
+        image_slots: int,
+        image_cost: int,
+        budget: int,
+        prefix_cache: bool,
+    ) -> None:
+        room = limits(
+            slots=slots,
+            kv_blocks=blocks,
+            image_slots=image_slots,
+            image_cost_tokens=image_cost,
+            step_token_budget=budget,
+            max_model_len=MAX_MODEL_LEN,
+        )
+        self.harness = Harness(room, prefix_cache=prefix_cache)
+        self.cancelled: set[int] = set()
+        self.next_id = 0
+
+    @rule(
+        head=st.integers(0, 3),
+        length=st.integers(1, 12),
+        pictures=st.lists(st.sampled_from(PICTURES), max_size=3),
+        max_tokens=st.integers(1, 14),
+        stop_ids=st.sets(st.integers(0, VOCAB_SIZE - 1), max_size=4),
+        seed=st.integers(0, 2),
+    )
+    def submit(
+        self,
+        *,
+        head: int,
+        length: int,
+        pictures: list[bytes],
+        max_tokens: int,
+        stop_ids: set[int],
+        seed: int,
+    ) -> None:
+        prompt = [head] * length
+        images = []
+        for pixels in pictures:
+            images.append((len(prompt), pixels))
+            prompt += [7] * TOKENS_PER_IMAGE + [head]
+        submit = make_submit(
+            self.next_id,
+            prompt,
+            images=images,
+            max_tokens=max_tokens,
+            stop_ids=sorted(stop_ids),
+            seed=seed,
+        )
+        self.next_id += 1
+        self.harness.submit(submit, pictures)
+
+    @rule(steps=st.integers(1, 6))
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            self.harness.step()
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.integers(0, self.next_id))
+        ended = any(delta.finish for delta in self.harness.deltas.get(request_id, []))
+        self.harness.cancel(request_id)
+        if not ended and request_id < self.next_id:
+            self.cancelled.add(request_id)
+
+    @invariant()
+    def integrity(self) -> None:
+        if hasattr(self, "harness"):
+            self.harness.scheduler.check_integrity()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "harness"):
+            return
+        self.harness.run()
+        gauges = self.harness.scheduler.gauges()
+        assert gauges.kv_blocks_used == gauges.image_slots_used == 0
+        assert gauges.requests_running == gauges.requests_waiting == 0
+        for request_id, expected in self.harness.expected.items():
+            self.harness.finish(request_id)
+            tokens = self.harness.tokens(request_id)
+            if request_id in self.cancelled:
+                assert tokens == expected[: len(tokens)]
+            else:
+                assert tokens == expected
+
+
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=200,
+    stateful_step_count=50,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestScheduler = SchedulerMachine.TestCase
