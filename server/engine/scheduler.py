@@ -352,6 +352,7 @@ class Scheduler:
         assert len(self._requests) == len(self._running) + len(self._waiting)
         assert all(request.in_flight for request in self._leaving)
         named = [row.request for _, rows in self._launched for row in rows]
+        assert holders.issuperset(named), "something was given up that a launched plan names"
         for request in {*self._requests.values(), *holders}:
             assert request.in_flight == named.count(request)
             assert 0 <= request.scheduled <= request.length <= self._limits.max_model_len

@@ -115,7 +115,10 @@ class FakeRunner:
         self._last_slots = [slot for slot, _ in rows]
         assert rows
         assert len(set(self._last_slots)) == len(rows), "a slot has two rows"
-        assert sum(count for _, count in rows) <= self.limits.step_token_budget
+        cost = sum(count for _, count in rows)
+        if len(plan.encodes) > 1:  # a single picture may be dearer than a budget
+            cost += len(plan.encodes) * self.limits.image_cost_tokens
+        assert cost <= self.limits.step_token_budget
         embeddings = {
             (s.slot, s.position + i): ("image", self.pictures[s.image_slot], s.first + i)
             for s in plan.scatters
