@@ -224,13 +224,13 @@ def test_a_picture_dearer_than_the_budget_is_encoded_alone() -> None:
 
 
 def test_pictures_beyond_the_budget_wait_for_the_next_step() -> None:
-    harness = Harness(limits(image_cost_tokens=8, step_token_budget=30))
+    harness = Harness(limits(image_cost_tokens=16, step_token_budget=30))
     pictures = [A, B, b"cccc"]
     images = [(7 * index, pixels) for index, pixels in enumerate(pictures)]
     harness.submit(make_submit(1, range(24), images=images), pictures)
     harness.run()
     harness.check_answers()
-    assert [len(plan.encodes) for plan in harness.runner.plans[:2]] == [2, 1]
+    assert [len(plan.encodes) for plan in harness.runner.plans[:3]] == [1, 1, 1]
 
 
 def test_cancel_is_idempotent_and_answered_once() -> None:
