@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+ENV_PREFIX = "INTERNVL_SERVE_"
+
 
 def _split_commas(value: Any) -> Any:
     return tuple(value.split(",")) if isinstance(value, str) else value
@@ -24,7 +26,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 class Settings(BaseSettings):
     """Everything an operator can choose."""
 
-    model_config = SettingsConfigDict(env_prefix="INTERNVL_SERVE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
     model: str | None = Field(
         None,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import NoReturn
 
 from server.engine.plan import Pending, Runner
 from server.engine.scheduler import PeerDelta, Scheduler
@@ -17,8 +18,6 @@ from server.ipc import EngineEndpoint
 from server.messages import Cancel, Delta, Hello, Outputs, Ready, Submit
 
 DEPTH = 2
-IDLE_POLL_S = 0.5
-"""How often an idle engine looks whether it has been told to stop."""
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +47,10 @@ class Engine:
         self._pending: deque[Pending] = deque()
         self._peers: set[bytes] = set()
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Serves until `stopping` says so. What the device raises ends the loop."""
-        while not stopping():
-            self.step(wait_s=IDLE_POLL_S)
+    def run(self) -> NoReturn:
+        """Serves until the process is told to end. What the device raises ends the loop too."""
+        while True:
+            self.step(wait_s=None)
 
     def step(self, wait_s: float | None) -> None:
         """One turn of the loop; with nothing to do it waits up to `wait_s` for a message."""

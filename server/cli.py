@@ -1,0 +1,104 @@
+"""The command line: a composition root that turns flags into settings and starts the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from server import __version__, logs
+from server.errors import StartupError
+from server.model.locate import locate
+from server.settings import ENV_PREFIX, Settings
+from server.supervisor import Supervisor, address, listen
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = vars(build_parser().parse_args(argv))
+    del arguments["command"]
+    try:
+        settings = Settings(**arguments)
+    except ValidationError as error:
+        sys.exit("\n".join(f"internvl-serve: {line}" for line in explain(error)))
+    logs.configure(settings.log_level, "main")
+    try:
+        sys.exit(serve(settings))
+    except StartupError as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+def serve(settings: Settings) -> int:
+    """Runs the daemon to its end; returns the exit status."""
+    with (
+        listen(settings.host, settings.port) as listener,
+        tempfile.TemporaryDirectory(prefix="internvl-serve-") as scratch_dir,
+    ):
+        log.info("internvl-serve %s on %s", __version__, address(listener))
+        checkpoint = locate(settings.model, settings.revision, Path(scratch_dir))
+        return Supervisor(settings, checkpoint, listener).run()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One flag for each field of the settings; what is not given is left to the environment."""
+    parser = argparse.ArgumentParser(
+        prog="internvl-serve",
+        description="OpenAI-compatible serving daemon for InternVL-Chat-V1-2 and its family.",
+    )
+    parser.add_argument("--version", action="version", version=f"internvl-serve {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve_command = commands.add_parser("serve", help="serve a model over HTTP")
+    for name, field in Settings.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        help_text = f"{field.description} [{default_text(field)}env: {ENV_PREFIX}{name.upper()}]"
+        serve_command.add_argument(
+            flag,
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=help_text.replace("%", "%%"),
+            **_argument(field),
+        )
+    return parser
+
+
+def _argument(field: FieldInfo) -> dict[str, Any]:
+    """How argparse takes a field; the values themselves are checked by the settings."""
+    if field.annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(field.annotation) is Literal:
+        return {"metavar": "|".join(get_args(field.annotation))}
+    if get_origin(field.annotation) is tuple:
+        return {"action": "append", "metavar": "NAME"}
+    text = str in (field.annotation, *get_args(field.annotation))
+    return {"metavar": "TEXT" if text else "N"}
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default, where the description does not explain it."""
+    return "" if field.default in (None, ()) else f"default: {field.default}, "
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line for each setting that is wrong, by the name of its flag."""
+    lines = []
+    for detail in error.errors():
+        name = str(detail["loc"][0])
+        given = str(detail["input"])
+        lines.append(
+            f"--{name.replace('_', '-')} ({ENV_PREFIX}{name.upper()}): {detail['msg']}, "
+            f"got {given[:80]!r}"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The engine process, rank 0: a composition root, started by the supervisor."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from server.child import Assignment, run_child
+from server.engine.loop import Engine
+from server.engine.scheduler import Scheduler
+from server.ipc import EngineEndpoint
+from server.messages import Ready
+from server.runner.build import build_runner
+
+log = logging.getLogger(__name__)
+
+
+def run_engine(assignment: Assignment) -> None:
+    signal.signal(signal.SIGTERM, _exit)
+    settings = assignment.parsed_settings()
+    runner = build_runner(settings, Path(assignment.checkpoint))
+    try:
+        ready = runner.describe()
+        for line in summary(assignment, ready):
+            log.info("%s", line)
+        Engine(
+            runner,
+            EngineEndpoint(Path(assignment.run_dir)),
+            Scheduler(runner.limits, prefix_cache=settings.prefix_cache),
+            ready,
+            check_integrity=settings.check_integrity,
+        ).run()
+    finally:
+        runner.close()
+
+
+def summary(assignment: Assignment, ready: Ready) -> list[str]:
+    """What the operator should know once the model is loaded."""
+    kv_tokens = ready.kv_blocks * ready.kv_block_size
+    rows = {
+        "model": ", ".join(assignment.parsed_settings().names()),
+        "dtype": f"{ready.dtype} on {ready.device}",
+        "ranks": ready.ranks,
+        "KV cache": f"{ready.kv_blocks} blocks of {ready.kv_block_size} tokens, "
+        f"{kv_tokens / ready.max_model_len:.1f} full contexts of {ready.max_model_len}",
+        "step budget": f"{ready.step_token_budget} tokens, {ready.max_num_seqs} requests",
+        "address": assignment.address,
+    }
+    return ["ready", *(f"  {name:<12} {value}" for name, value in rows.items())]
+
+
+def _exit(*_: object) -> NoReturn:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    run_child(run_engine)

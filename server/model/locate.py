@@ -1,0 +1,53 @@
+"""From what the operator calls the model to a folder on this machine. Imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+from server.errors import StartupError
+
+FILES = ["*.json", "*.safetensors", "tokenizer.model"]
+"""Data only: what else a repository holds is code that is never run."""
+
+log = logging.getLogger(__name__)
+
+
+def locate(model: str | None, revision: str | None, scratch_dir: Path) -> Path:
+    """Folder of the checkpoint.
+
+    Args:
+        model: a folder, a Hub id, or None for the small random checkpoint, which is written to
+            `scratch_dir`.
+
+    Raises:
+        StartupError: there is no such folder and the Hub cannot provide it.
+    """
+    if model is None:
+        log.warning("no --model given: serving a tiny checkpoint with RANDOM weights")
+        folder = scratch_dir / "random-tiny"
+        # In a process of its own: it needs torch, the supervisor does not.
+        command = [sys.executable, "-P", "-m", "server.demo.random_checkpoint", str(folder)]
+        subprocess.run(command, check=True)
+        return folder
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise StartupError(f"--model {model}: there is no such folder")
+    return _download(model, revision)
+
+
+def _download(repo_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - a second, for a Hub id only
+
+    log.info("looking for %s on the Hub", repo_id)
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=FILES))
+    except Exception as error:
+        raise StartupError(
+            f"--model {repo_id}: no such folder here, and the Hub did not provide it "
+            f"({type(error).__name__}). Check the name and the network, or give a folder."
+        ) from error

@@ -1,0 +1,65 @@
+"""The step budget: how many tokens a step of the target time holds, measured before serving.
+
+Two prefills of different length give a line; the target cuts it. A budget by measurement keeps
+running streams fluent on any machine, where a fixed one freezes them on a slow one or starves a
+fast one.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import dataclass
+
+from server.engine.plan import Install, Row, StepPlan
+from server.messages import SamplingParams
+from server.runner.runner import LocalRunner
+
+BUDGET_MAX = 8192
+REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """A measurement."""
+
+    tokens: int
+    seconds: float
+
+
+def measured_budget(runner: LocalRunner, target_s: float) -> int:
+    """Tokens whose prefill takes about `target_s` seconds."""
+    longest = min(runner.limits.max_model_len - 1, 256)
+    measure(runner, longest)  # first runs pay for memory and code
+    long, short = measure(runner, longest), measure(runner, max(1, longest // 4))
+    return budget_for(target_s, short, long, smallest=runner.limits.slots + 32)
+
+
+def budget_for(target_s: float, short: Prefill, long: Prefill, *, smallest: int) -> int:
+    """Where the line through two prefills reaches the target, in steps of 16 tokens; at least
+    `smallest`, which leaves room for a token of every slot and some of a prompt."""
+    slope_s = (long.seconds - short.seconds) / max(1, long.tokens - short.tokens)
+    if slope_s <= 0:  # too fast to measure
+        return max(smallest, BUDGET_MAX)
+    tokens = short.tokens + (target_s - short.seconds) / slope_s
+    return max(smallest, min(BUDGET_MAX, int(tokens) // 16 * 16))
+
+
+def measure(runner: LocalRunner, tokens: int) -> Prefill:
+    """The fastest of some prefills of `tokens` tokens."""
+    blocks = -(-tokens // runner.limits.kv_block_size)
+    install = Install(
+        slot=0,
+        tokens=array("i", [0] * tokens).tobytes(),
+        prompt_length=tokens,
+        computed=0,
+        blocks=list(range(blocks)),
+        sampling=SamplingParams(temperature=0.0),
+    )
+    plan = StepPlan(step=0, installs=[install], rows=[Row(0, tokens)])
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        runner.rehearse(plan)
+        times.append(time.perf_counter() - start)
+    return Prefill(tokens, min(times))

@@ -1,0 +1,78 @@
+"""How much of everything fits: KV blocks, context length, and what a runner may be asked for.
+
+Pure arithmetic on settings, checkpoint and free memory, so that it can be read and tested without a
+device. What the operator asked for and cannot have is an error that says what to change.
+"""
+
+from __future__ import annotations
+
+from server.engine.plan import RunnerLimits
+from server.errors import StartupError
+from server.model.spec import ModelSpec
+from server.settings import Settings
+
+KV_BLOCK_SIZE = 16
+"""Tokens in a block: finer blocks find more shared prefixes, coarser ones need smaller tables."""
+
+GIB = 2**30
+
+
+def kv_block_bytes(spec: ModelSpec, bytes_per_value: int) -> int:
+    """Size of one block: keys and values of all layers."""
+    text = spec.text
+    token = 2 * text.num_layers * text.num_kv_heads * text.head_dim * bytes_per_value
+    return KV_BLOCK_SIZE * token
+
+
+def plan_limits(
+    settings: Settings, spec: ModelSpec, *, bytes_per_value: int, free_bytes: int, on_cpu: bool
+) -> RunnerLimits:
+    """Divides the memory.
+
+    Args:
+        bytes_per_value: size of a value in the KV cache.
+        free_bytes: what is free once the weights are loaded.
+
+    Raises:
+        StartupError: the settings ask for more than there is.
+    """
+    max_positions = spec.text.max_positions
+    asked = settings.max_model_len
+    if asked is not None and asked > max_positions:
+        raise StartupError(
+            f"--max-model-len {asked} is more than the {max_positions} tokens of the checkpoint"
+        )
+    wanted = asked or max_positions
+    context_blocks = -(-wanted // KV_BLOCK_SIZE)
+    block_bytes = kv_block_bytes(spec, bytes_per_value)
+    if settings.kv_cache_blocks is not None:
+        blocks = settings.kv_cache_blocks
+    elif settings.kv_cache_gib is not None:
+        blocks = int(settings.kv_cache_gib * GIB) // block_bytes
+    elif on_cpu:
+        blocks = min(settings.max_num_seqs * context_blocks, free_bytes // 4 // block_bytes)
+    else:
+        blocks = int(free_bytes * 0.9) // block_bytes
+    if blocks * block_bytes > free_bytes:
+        raise StartupError(
+            f"a KV cache of {blocks} blocks takes {blocks * block_bytes / GIB:.1f} GiB, "
+            f"{free_bytes / GIB:.1f} GiB are free: lower --kv-cache-blocks or --kv-cache-gib"
+        )
+    fits = blocks * KV_BLOCK_SIZE
+    if fits < min(asked or 1, wanted) or blocks < 1:
+        raise StartupError(
+            f"a KV cache of {blocks} blocks holds {fits} tokens, --max-model-len asks for "
+            f"{asked}: raise --kv-cache-blocks or --kv-cache-gib, or lower --max-model-len"
+        )
+    return RunnerLimits(
+        slots=settings.max_num_seqs,
+        kv_blocks=blocks,
+        kv_block_size=KV_BLOCK_SIZE,
+        image_slots=settings.image_cache_slots,
+        image_cost_tokens=spec.image_cost_tokens,
+        step_token_budget=settings.step_token_budget or min(wanted, fits),
+        max_model_len=min(wanted, fits),
+        vocab_size=spec.text.vocab_size,
+        tokens_per_image=spec.tokens_per_image,
+        image_bytes=3 * spec.vision.image_size**2,
+    )

@@ -1,0 +1,89 @@
+"""From logits to one token id for each row.
+
+Greedy rows take the largest logit. Random rows add Gumbel noise and take the largest sum, which
+draws from the softmax without a sort or a read-back. Only rows that ask for top_k, top_p or min_p
+are sorted, and only rows with penalties look at what they have generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from server.messages import SamplingParams
+from server.runner.noise import gumbel_noise, noise_key
+
+GREEDY_BELOW = 1e-5
+"""Temperatures below this are greedy: dividing by them would overflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRow:
+    """A row that samples: its parameters, the position of the new token, and what the request has
+    generated so far (looked at only where `params.penalised`)."""
+
+    params: SamplingParams
+    position: int
+    generated: Tensor
+
+
+def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """Draws a token for each row.
+
+    Args:
+        logits: float32 [rows, vocabulary]; may be changed.
+
+    Returns:
+        int64 [rows].
+    """
+    for row, penalised in zip(logits, rows, strict=True):
+        if penalised.params.penalised:
+            _penalise(row, penalised)
+    token_ids = logits.argmax(dim=-1)
+    random = [i for i, row in enumerate(rows) if row.params.temperature >= GREEDY_BELOW]
+    if random:
+        token_ids[random] = _draw(logits[random], [rows[i] for i in random])
+    return token_ids
+
+
+def _penalise(logits: Tensor, row: SamplingRow) -> None:
+    """Lowers, in place, the logits [vocabulary] of tokens that were generated before: OpenAI's
+    presence and frequency penalties, then the repetition penalty of transformers."""
+    counts = row.generated.bincount(minlength=len(logits))
+    seen = counts > 0
+    logits -= row.params.presence_penalty * seen + row.params.frequency_penalty * counts
+    factor = row.params.repetition_penalty
+    logits.copy_(
+        torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
+    )
+
+
+def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    params = [row.params for row in rows]
+    logits /= logits.new_tensor([p.temperature for p in params])[:, None]
+    filtered = [i for i, p in enumerate(params) if p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0]
+    if filtered:
+        logits[filtered] = _restrict(logits[filtered], [params[i] for i in filtered])
+    keys = [noise_key(row.params.seed, row.position) for row in rows]
+    token_ids = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
+    logits += gumbel_noise(keys, token_ids)
+    return logits.argmax(dim=-1)
+
+
+def _restrict(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    """Rules out tokens: all but the `top_k` likeliest; of those all that come after a mass of
+    `top_p`; and all less likely than `min_p` times the likeliest, which itself always stays."""
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(logits.shape[1], device=logits.device)
+    top_k = torch.tensor([p.top_k or logits.shape[1] for p in params], device=logits.device)
+    ordered = ordered.masked_fill(rank >= top_k[:, None], -torch.inf)
+    probability = ordered.softmax(dim=-1)
+    mass_before = probability.cumsum(dim=-1) - probability
+    out = mass_before >= logits.new_tensor([p.top_p for p in params])[:, None]
+    out |= probability < probability[:, :1] * logits.new_tensor([p.min_p for p in params])[:, None]
+    out[:, 0] = False
+    ordered = ordered.masked_fill(out, -torch.inf)
+    return torch.empty_like(logits).scatter_(1, order, ordered)

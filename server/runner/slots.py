@@ -1,0 +1,87 @@
+"""Slot-indexed state: what a runner remembers between plans.
+
+Token and block tables live on the device, so a steady decode step moves nothing to it. Lengths are
+known on the host without asking the device: they follow from the plans alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from server.engine.plan import Grow, Install, Row, RunnerLimits, StepPlan
+from server.messages import SamplingParams
+
+
+@dataclass(slots=True)
+class Slot:
+    """One request, as far as the host needs to know it."""
+
+    length: int
+    """Tokens that exist, sampled ones included."""
+    prompt_length: int
+    computed: int
+    """Positions with keys and values."""
+    num_blocks: int
+    sampling: SamplingParams
+
+
+class Slots:
+    """Mirrors what the engine decided, plan by plan."""
+
+    def __init__(self, limits: RunnerLimits, device: torch.device) -> None:
+        max_blocks = -(-limits.max_model_len // limits.kv_block_size)
+        # One place more than a context: the last token is sampled but never computed.
+        self.tokens = torch.zeros(
+            limits.slots, limits.max_model_len + 1, dtype=torch.int64, device=device
+        )
+        self.block_tables = torch.zeros(limits.slots, max_blocks, dtype=torch.int32, device=device)
+        self._slots: dict[int, Slot] = {}
+        self._last_rows: list[Row] = []
+
+    def __getitem__(self, slot: int) -> Slot:
+        return self._slots[slot]
+
+    def apply(self, plan: StepPlan) -> list[Row]:
+        """Takes over installs and block tables; returns the rows of the step."""
+        for install in plan.installs:
+            self._install(install)
+        for grow in plan.grows:
+            self._grow(grow)
+        rows = plan.rows
+        if rows is None:
+            rows = [Row(row.slot, 1) for row in self._last_rows]
+        self._last_rows = rows
+        return rows
+
+    def _install(self, install: Install) -> None:
+        tokens = torch.frombuffer(bytearray(install.tokens), dtype=torch.int32)
+        self.tokens[install.slot, : len(tokens)] = tokens
+        self._slots[install.slot] = Slot(
+            length=len(tokens),
+            prompt_length=install.prompt_length,
+            computed=install.computed,
+            num_blocks=0,
+            sampling=install.sampling,
+        )
+        self._grow(Grow(install.slot, install.blocks))
+
+    def _grow(self, grow: Grow) -> None:
+        slot = self._slots[grow.slot]
+        end = slot.num_blocks + len(grow.blocks)
+        self.block_tables[grow.slot, slot.num_blocks : end] = torch.tensor(grow.blocks)
+        slot.num_blocks = end
+
+    def append(self, slots: list[int], token_ids: Tensor) -> None:
+        """Adds the token that each of `slots` has sampled; the values stay on the device."""
+        lengths = [self._slots[slot].length for slot in slots]
+        self.tokens[slots, lengths] = token_ids
+        for slot in slots:
+            self._slots[slot].length += 1
+
+    def generated(self, slot: int) -> Tensor:
+        """Tokens after the prompt, on the device."""
+        state = self._slots[slot]
+        return self.tokens[slot, state.prompt_length : state.length]
