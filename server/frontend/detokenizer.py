@@ -1,0 +1,69 @@
+"""Token ids to text, as they come: no token waits longer than its characters need.
+
+The text is that of the authors' tokenizer for the whole sequence, however the ids are cut into
+pushes: special tokens vanish, byte tokens form UTF-8 together, and each byte that belongs to no
+character becomes U+FFFD. The cost of a token does not grow with the text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable
+
+from server.frontend.stop_strings import StopFinder
+from server.frontend.tokenizer import Tokenizer
+from server.frontend.vocabulary import SPACE
+
+INVALID_BYTE = re.compile("[\udc80-\udcff]")
+"""What `surrogateescape` makes of a byte: one for each, like sentencepiece and unlike `replace`."""
+
+
+class Detokenizer:
+    """The text of one answer."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop_strings: Iterable[str] = (),
+        skip_special_tokens: bool = True,
+        drop_leading_space: bool = True,
+    ) -> None:
+        """Starts an empty text.
+
+        Args:
+            stop_strings: the text ends before the one that begins first.
+            skip_special_tokens: leave control tokens out instead of writing their names.
+            drop_leading_space: drop one space in front of the first token, as the authors'
+                tokenizer does; wrong where the ids continue a text of the client.
+        """
+        self._tokenizer = tokenizer
+        self._keep_special = not skip_special_tokens
+        self._drop_leading_space = drop_leading_space
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._stops = StopFinder(stop_strings)
+
+    @property
+    def stopped(self) -> str | None:
+        """The stop string that ended the text; tokens after it are ignored."""
+        return self._stops.stopped
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        """Takes the next ids and returns the text that is certain now, often none."""
+        data = b"".join(map(self._bytes_of, token_ids))
+        return self._stops.push(self._decode(data, final=False))
+
+    def finish(self) -> str:
+        """Returns what was held back; the answer has ended."""
+        return self._stops.push(self._decode(b"", final=True)) + self._stops.finish()
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        data = self._tokenizer.token_bytes(token_id, keep_special=self._keep_special)
+        if self._drop_leading_space and data:
+            self._drop_leading_space = False
+            if self._tokenizer.token_name(token_id).startswith(SPACE):
+                return data[1:]
+        return data
+
+    def _decode(self, data: bytes, *, final: bool) -> str:
+        return INVALID_BYTE.sub("\ufffd", self._utf8.decode(data, final))

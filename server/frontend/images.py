@@ -1,0 +1,182 @@
+"""A picture from what a client sent to the uint8 pixels that the model sees.
+
+Nothing is decoded before its size is known from the header and allowed, the format is told by the
+content alone, and no word of the decoder reaches a client. Whole pictures are squashed to a square:
+the model was trained that way. Runs in threads; Pillow releases the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from server.errors import ApiError, invalid
+
+# Pillow's own limit is one for the process and below what an operator may allow; `ImageLimits` is
+# checked for every picture instead, also before it is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+ImageMode = Literal["corrected", "reference"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+SUPPORTED = "JPEG, PNG, WEBP or GIF"
+
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture with this EXIF orientation upright."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    max_bytes: int
+    max_pixels: int
+    max_side_pixels: int = 16_384
+    max_aspect: int = 200
+    """Longer side over the shorter one."""
+
+
+def load_image(
+    data: bytes, size: int, mode: ImageMode, limits: ImageLimits, param: str | None = None
+) -> bytes:
+    """Decodes a picture file and squashes it to `size` x `size`.
+
+    Args:
+        mode: reference does what the model card's code does; corrected gives the same for plain
+            RGB and also applies EXIF orientation, lays transparency over white and scales 16 bits.
+        param: path of the request's field, for errors.
+
+    Returns:
+        size * size * 3 bytes, RGB, row by row.
+
+    Raises:
+        ApiError: 400 with the code that says what is wrong with the picture.
+    """
+    if not data:
+        raise invalid("The image is empty.", param=param, code="empty_image_file")
+    if len(data) > limits.max_bytes:
+        raise file_too_large(limits, param)
+    with _open(data, param) as image:
+        _check_size(*image.size, limits, param)
+        try:
+            if mode == "corrected":
+                return _squash(_as_seen(image), size)
+            return _squash(image, size)
+        except Exception:
+            raise _damaged(param) from None
+
+
+def image_digest(pixels: bytes) -> bytes:
+    """16 bytes that tell pictures apart, over their pixels and how many there are."""
+    digest = hashlib.blake2b(len(pixels).to_bytes(8, "little"), digest_size=16)
+    digest.update(pixels)
+    return digest.digest()
+
+
+def file_too_large(limits: ImageLimits, param: str | None) -> ApiError:
+    return invalid(
+        f"The image file is larger than the limit of {limits.max_bytes} bytes.",
+        param=param,
+        code="image_file_too_large",
+    )
+
+
+def _open(data: bytes, param: str | None) -> Image.Image:
+    """Reads the header; the pixels stay packed."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise _unidentified(data, param) from None
+    except Exception:  # the format's own reader gave up, with whatever it happened to raise
+        raise _damaged(param) from None
+
+
+def _check_size(width: int, height: int, limits: ImageLimits, param: str | None) -> None:
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side_pixels:
+        raise invalid(
+            f"The image is {width} x {height} pixels; the limits are {limits.max_pixels} pixels "
+            f"and {limits.max_side_pixels} along a side.",
+            param=param,
+            code="image_too_large",
+        )
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise invalid(
+            f"The image is {width} x {height} pixels; one side may be at most "
+            f"{limits.max_aspect} times the other.",
+            param=param,
+            code="invalid_image",
+        )
+
+
+def _squash(image: Image.Image, size: int) -> bytes:
+    return image.resize((size, size)).convert("RGB").tobytes()
+
+
+def _as_seen(image: Image.Image) -> Image.Image:
+    """The picture as a viewer shows it, in colours that can be resized."""
+    if image.mode in ("RGB", "L") and not image.has_transparency_data:
+        return _upright(image, image)
+    if image.mode == "I;16":
+        # Pillow would cut every value above 255 instead of scaling.
+        return _upright(image, Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)))
+    if not image.has_transparency_data:
+        return _upright(image, image.convert("RGB"))
+    pixels = image.convert("RGBA")
+    paper = Image.new("RGB", image.size, "white")
+    paper.paste(pixels, mask=pixels)
+    return _upright(image, paper)
+
+
+def _upright(source: Image.Image, pixels: Image.Image) -> Image.Image:
+    """Turns the pixels of `source` as its EXIF data says."""
+    try:
+        orientation = source.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # damaged metadata do not spoil a picture
+        return pixels
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return pixels if turn is None else pixels.transpose(turn)
+
+
+def _damaged(param: str | None) -> ApiError:
+    return invalid("The image is truncated or damaged.", param=param, code="image_parse_error")
+
+
+SUPPORTED_SIGNATURES = ((0, b"\xff\xd8\xff"), (0, b"\x89PNG"), (0, b"GIF8"), (8, b"WEBP"))
+OTHER_SIGNATURES = (
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "SVG"),
+    (0, b"%PDF", "PDF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+)
+
+
+def _unidentified(data: bytes, param: str | None) -> ApiError:
+    if any(data.startswith(signature, offset) for offset, signature in SUPPORTED_SIGNATURES):
+        return _damaged(param)
+    for offset, signature, name in OTHER_SIGNATURES:
+        if data.startswith(signature, offset):
+            return invalid(
+                f"{name} images are not supported; send {SUPPORTED}.",
+                param=param,
+                code="unsupported_image_media_type",
+            )
+    return invalid(
+        f"The data is not a {SUPPORTED} image.", param=param, code="invalid_image_format"
+    )

@@ -1,0 +1,143 @@
+"""The Hermes-2 chat template, rendered as pieces instead of a string.
+
+A conversation becomes control tokens, texts and picture slots. Only this module writes control
+tokens; whatever a client sent stays text, so no message can end its turn, open another one or claim
+a picture that was not sent. The rendered string is the authors', byte by byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+ImageLayout = Literal["separate", "combined"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A picture stands here; pictures are taken in the order of the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message: its parts in the order in which the client sent them."""
+
+    role: Role
+    parts: tuple[TextPart | ImagePart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control token, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """One placeholder: `<img>`, the embeddings of `count` pictures, `</img>`."""
+
+    count: int
+
+
+Piece = Control | TextPart | Pictures
+
+MESSAGE_START = Control("<|im_start|>")
+MESSAGE_END = Control("<|im_end|>")
+
+
+def render(turns: Iterable[Turn], system_message: str, layout: ImageLayout) -> list[Piece]:
+    """The prompt up to the point where the model answers; no two texts stand side by side.
+
+    System turns at the start are one message, joined by newlines, and replace `system_message`; a
+    later one is a message of its own in its place. As in the authors' template there is no newline
+    behind `<|im_end|>`, and an empty message is its header alone.
+    """
+    pieces: list[Piece] = []
+    pictures_before = 0
+    for turn in _with_system(list(turns), system_message):
+        body = _render_parts(turn.parts, layout, pictures_before)
+        pictures_before += sum(isinstance(part, ImagePart) for part in turn.parts)
+        pieces += [MESSAGE_START, TextPart(f"{turn.role}\n"), *body]
+        if body or turn.role == "system":
+            pieces.append(MESSAGE_END)
+    return list(_joined([*pieces, MESSAGE_START, TextPart("assistant\n")]))
+
+
+def _with_system(turns: list[Turn], system_message: str) -> list[Turn]:
+    """The conversation with exactly one system turn at its start."""
+    first = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    if first == 0:
+        return [Turn("system", (TextPart(system_message),)), *turns]
+    return [Turn("system", tuple(p for turn in turns[:first] for p in turn.parts)), *turns[first:]]
+
+
+def _render_parts(
+    parts: Sequence[TextPart | ImagePart], layout: ImageLayout, pictures_before: int
+) -> list[Piece]:
+    """Places the pictures of one message as the authors do."""
+    pieces = _arrange(_blocks(parts), layout, pictures_before)
+    lines: list[Piece] = []
+    for piece, following in zip_longest(pieces, pieces[1:]):
+        lines.append(piece)
+        starts_line = isinstance(following, TextPart) and following.text.startswith("\n")
+        if isinstance(piece, Pictures) and not starts_line:
+            lines.append(TextPart("\n"))
+    return lines
+
+
+def _blocks(parts: Sequence[TextPart | ImagePart]) -> list[TextPart | ImagePart]:
+    """The parts without empty texts; texts side by side become one, each from a new line."""
+    blocks: list[TextPart | ImagePart] = []
+    for part in parts:
+        if isinstance(part, ImagePart):
+            blocks.append(part)
+        elif part.text:
+            if blocks and isinstance(blocks[-1], TextPart):
+                blocks[-1] = TextPart(f"{blocks[-1].text}\n{part.text}")
+            else:
+                blocks.append(part)
+    return blocks
+
+
+def _arrange(
+    blocks: list[TextPart | ImagePart], layout: ImageLayout, pictures_before: int
+) -> list[Piece]:
+    """Pictures and text in their final order: as sent where text stands between pictures, else in
+    the authors' form with the pictures in front."""
+    texts = [block for block in blocks if isinstance(block, TextPart)]
+    pictures = len(blocks) - len(texts)
+    text_inside = any(isinstance(block, TextPart) for block in blocks[1:-1])
+    if pictures == 0 or text_inside or len(texts) > 1:
+        return [block if isinstance(block, TextPart) else Pictures(1) for block in blocks]
+    if pictures == 1 or layout == "combined":
+        return [Pictures(pictures), *texts]
+    # The authors fill placeholders in order over the whole conversation, so a picture's number is
+    # its place there: numbers go on from message to message and none is given twice.
+    head: list[Piece] = []
+    for number in range(pictures_before + 1, pictures_before + pictures + 1):
+        head += [TextPart(f"Image-{number}: "), Pictures(1)]
+    return [*head, *texts]
+
+
+def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Joins neighbouring texts: a tokenizer gives other ids to the parts than to the whole."""
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, TextPart):
+            text += piece.text
+            continue
+        if text:
+            yield TextPart(text)
+            text = ""
+        yield piece
+    if text:
+        yield TextPart(text)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+
+from server.frontend.template import (
+    ImageLayout,
+    ImagePart,
+    Role,
+    TextPart,
+    Turn,
+    render,
+)
+from tests.frontend.support import as_string
+
+IMAGE = ImagePart()
+SLOT = "<img><IMG_CONTEXT><IMG_CONTEXT><IMG_CONTEXT><IMG_CONTEXT></img>"
+BOTH = SLOT.replace("</img>", "") + SLOT.replace("<img>", "")
+HEADER = "<|im_start|>system\nS<|im_end|>"
+
+
+def turn(role: Role, *parts: str | ImagePart) -> Turn:
+    return Turn(role, tuple(TextPart(part) if isinstance(part, str) else part for part in parts))
+
+
+def rendered(*turns: Turn, layout: ImageLayout = "separate") -> str:
+    return as_string(render(turns, "S", layout))
+
+
+def body(*parts: str | ImagePart, layout: ImageLayout = "separate") -> str:
+    """What becomes of the content of a user's message."""
+    text = rendered(turn("user", *parts), layout=layout)
+    before, after = f"{HEADER}<|im_start|>user\n", "<|im_end|><|im_start|>assistant\n"
+    assert text.startswith(before) and text.endswith(after)
+    return text.removeprefix(before).removesuffix(after)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (("a",), "a"),
+        (("a", "b"), "a\nb"),
+        (("a", "", "b", ""), "a\nb"),
+        ((IMAGE,), f"{SLOT}\n"),
+        ((IMAGE, "a"), f"{SLOT}\na"),
+        (("a", IMAGE), f"{SLOT}\na"),
+        ((IMAGE, "\na"), f"{SLOT}\na"),
+        ((IMAGE, "\n\na"), f"{SLOT}\n\na"),
+        ((IMAGE, "a", "b"), f"{SLOT}\na\nb"),
+        (("", IMAGE, "a"), f"{SLOT}\na"),
+        ((IMAGE, IMAGE), f"Image-1: {SLOT}\nImage-2: {SLOT}\n"),
+        ((IMAGE, IMAGE, "a"), f"Image-1: {SLOT}\nImage-2: {SLOT}\na"),
+        (("a", IMAGE, IMAGE), f"Image-1: {SLOT}\nImage-2: {SLOT}\na"),
+        ((IMAGE, IMAGE, "\na"), f"Image-1: {SLOT}\nImage-2: {SLOT}\na"),
+        ((IMAGE, "a", IMAGE), f"{SLOT}\na{SLOT}\n"),
+        (("a", IMAGE, "b"), f"a{SLOT}\nb"),
+        (("a ", IMAGE, IMAGE, "\nb", IMAGE), f"a {SLOT}\n{SLOT}\nb{SLOT}\n"),
+        (("Frame1: ", IMAGE, "Frame2: ", IMAGE, "a"), f"Frame1: {SLOT}\nFrame2: {SLOT}\na"),
+    ],
+)
+def test_pictures_stand_where_the_authors_put_them(
+    parts: tuple[str | ImagePart, ...], expected: str
+) -> None:
+    assert body(*parts) == expected
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((IMAGE, "a"), f"{SLOT}\na"),
+        ((IMAGE, IMAGE, "a"), f"{BOTH}\na"),
+        (("a", IMAGE, IMAGE), f"{BOTH}\na"),
+        ((IMAGE, IMAGE, "\na"), f"{BOTH}\na"),
+        ((IMAGE, IMAGE), f"{BOTH}\n"),
+        ((IMAGE, "a", IMAGE), f"{SLOT}\na{SLOT}\n"),
+    ],
+)
+def test_combined_pictures_share_one_slot(
+    parts: tuple[str | ImagePart, ...], expected: str
+) -> None:
+    assert body(*parts, layout="combined") == expected
+
+
+def test_numbers_go_on_over_the_conversation() -> None:
+    text = rendered(
+        turn("user", IMAGE, "a"),
+        turn("assistant", "b"),
+        turn("user", IMAGE, IMAGE, "c"),
+        turn("user", IMAGE, IMAGE),
+    )
+
+    assert f"user\n{SLOT}\na<" in text
+    assert f"user\nImage-2: {SLOT}\nImage-3: {SLOT}\nc<" in text
+    assert f"user\nImage-4: {SLOT}\nImage-5: {SLOT}\n<" in text
+
+
+def test_messages_end_without_a_newline_and_empty_ones_are_headers() -> None:
+    text = rendered(turn("user", "a"), turn("assistant", ""), turn("user"), turn("assistant", "b"))
+
+    assert text == (
+        f"{HEADER}<|im_start|>user\na<|im_end|><|im_start|>assistant\n<|im_start|>user\n"
+        "<|im_start|>assistant\nb<|im_end|><|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ((), "S"),
+        ((turn("system", "T"),), "T"),
+        ((turn("system", ""),), ""),
+        ((turn("system", "T"), turn("system", "U", "V")), "T\nU\nV"),
+    ],
+)
+def test_leading_system_messages_are_one_and_replace_the_checkpoints(
+    turns: tuple[Turn, ...], expected: str
+) -> None:
+    text = rendered(*turns, turn("user", "a"))
+
+    assert text == (
+        f"<|im_start|>system\n{expected}<|im_end|><|im_start|>user\na<|im_end|>"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_a_later_system_message_stays_in_its_place() -> None:
+    text = rendered(turn("user", "a"), turn("system", "T"), turn("user", "b"))
+
+    assert text == (
+        f"{HEADER}<|im_start|>user\na<|im_end|><|im_start|>system\nT<|im_end|>"
+        "<|im_start|>user\nb<|im_end|><|im_start|>assistant\n"
+    )
+
+
+def test_texts_that_meet_are_one_piece() -> None:
+    pieces = render([turn("user", "a", IMAGE, "b")], "S", "separate")
+
+    texts = [piece.text for piece in pieces if isinstance(piece, TextPart)]
+    assert texts == ["system\nS", "user\na", "\nb", "assistant\n"]
