@@ -1,72 +1,35 @@
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from server.engine.plan import RunnerLimits
-from server.engine.scheduler import Scheduler
-from server.messages import Delta, FinishReason, Submit
-from tests.engine.fake import Done, FakeRunner, expected_tokens, limits, make_submit
+from server.messages import FinishReason, Submit
+from tests.engine.fake import FakeRunner, expected_tokens, limits, make_submit
+from tests.engine.harness import PEER, Harness
 
-PEER = b"api-0"
 A, B = b"aaaa", b"bbbb"
 
 
-class Harness:
-    """Scheduler and fake runner, driven by hand with up to two steps in flight."""
+class Checked(Harness):
+    """Over the fake runner, with the answers that must come out."""
 
     def __init__(self, room: RunnerLimits | None = None, *, prefix_cache: bool = True) -> None:
         self.runner = FakeRunner(room or limits())
-        self.scheduler = Scheduler(self.runner.limits, prefix_cache=prefix_cache)
-        self.pending: deque[Done] = deque()
-        self.deltas: dict[int, list[Delta]] = {}
         self.expected: dict[int, list[int]] = {}
+        super().__init__(self.runner, prefix_cache=prefix_cache)
 
     def submit(self, submit: Submit, pixels: Sequence[bytes] = ()) -> None:
         self.expected[submit.id] = expected_tokens(submit, pixels)
-        self._note(self.scheduler.submit(PEER, submit, list(pixels)))
-
-    def step(self) -> bool:
-        """One turn; false when there is nothing left to do."""
-        plan = self.scheduler.schedule()
-        self.scheduler.check_integrity()
-        if plan is not None:
-            self.pending.append(self.runner.launch(plan))
-        if self.pending and (plan is None or len(self.pending) == 2):
-            self._note(self.scheduler.retire(self.pending.popleft().result()))
-            self.scheduler.check_integrity()
-        return not self.scheduler.idle
-
-    def run(self) -> None:
-        while self.step():
-            pass
-
-    def cancel(self, request_id: int) -> None:
-        self._note(self.scheduler.cancel(PEER, request_id))
-
-    def _note(self, deltas: list[tuple[bytes, Delta]]) -> None:
-        for _, delta in deltas:
-            self.deltas.setdefault(delta.id, []).append(delta)
-
-    def tokens(self, request_id: int) -> list[int]:
-        return [token for delta in self.deltas[request_id] for token in delta.token_ids]
-
-    def finish(self, request_id: int) -> FinishReason | None:
-        reasons = [delta.finish for delta in self.deltas[request_id] if delta.finish]
-        assert len(reasons) == 1, "exactly one terminal message"
-        assert self.deltas[request_id][-1].finish
-        return reasons[0]
+        super().submit(submit, pixels)
 
     def check_answers(self) -> None:
         for request_id, tokens in self.expected.items():
             assert self.tokens(request_id) == tokens
             assert self.finish(request_id) in (FinishReason.STOP, FinishReason.LENGTH)
-        assert self.scheduler.gauges().kv_blocks_used == 0
-        assert self.scheduler.gauges().image_slots_used == 0
 
 
 def test_a_request_gets_its_tokens_and_gives_everything_back() -> None:
-    harness = Harness()
+    harness = Checked()
     harness.submit(make_submit(1, range(9)))
     harness.run()
     harness.check_answers()
@@ -74,7 +37,7 @@ def test_a_request_gets_its_tokens_and_gives_everything_back() -> None:
 
 
 def test_a_stop_token_ends_the_answer_and_is_part_of_it() -> None:
-    harness = Harness()
+    harness = Checked()
     free = expected_tokens(make_submit(1, range(9), max_tokens=6), [])
     harness.submit(make_submit(1, range(9), max_tokens=6, stop_ids=[free[2]]))
     harness.run()
@@ -84,7 +47,7 @@ def test_a_stop_token_ends_the_answer_and_is_part_of_it() -> None:
 
 
 def test_a_prompt_longer_than_the_budget_is_cut_into_chunks() -> None:
-    harness = Harness(limits(step_token_budget=5))
+    harness = Checked(limits(step_token_budget=5))
     harness.submit(make_submit(1, range(23)))
     harness.run()
     harness.check_answers()
@@ -92,7 +55,7 @@ def test_a_prompt_longer_than_the_budget_is_cut_into_chunks() -> None:
 
 
 def test_decoding_goes_on_while_a_prompt_is_computed() -> None:
-    harness = Harness(limits(step_token_budget=5))
+    harness = Checked(limits(step_token_budget=5))
     harness.submit(make_submit(1, range(3), max_tokens=12))
     harness.step()
     harness.submit(make_submit(2, range(20)))
@@ -105,7 +68,7 @@ def test_decoding_goes_on_while_a_prompt_is_computed() -> None:
 
 
 def test_a_steady_decode_step_names_no_rows() -> None:
-    harness = Harness()
+    harness = Checked()
     for request_id in (1, 2):
         harness.submit(make_submit(request_id, range(3), max_tokens=9))
     harness.run()
@@ -114,14 +77,14 @@ def test_a_steady_decode_step_names_no_rows() -> None:
 
 
 def test_no_row_is_wasted_on_a_request_that_ends_by_length() -> None:
-    harness = Harness()
+    harness = Checked()
     harness.submit(make_submit(1, range(5), max_tokens=3))
     harness.run()
     assert len(harness.runner.plans) == 3
 
 
 def test_the_youngest_is_preempted_and_comes_back() -> None:
-    harness = Harness(limits(kv_blocks=8, max_model_len=32))
+    harness = Checked(limits(kv_blocks=8, max_model_len=32))
     for request_id in range(4):
         harness.submit(make_submit(request_id, range(request_id, request_id + 7), max_tokens=18))
     harness.run()
@@ -130,7 +93,7 @@ def test_the_youngest_is_preempted_and_comes_back() -> None:
 
 
 def test_one_full_context_fits_alone() -> None:
-    harness = Harness(limits(kv_blocks=4, max_model_len=16))
+    harness = Checked(limits(kv_blocks=4, max_model_len=16))
     for request_id in range(3):
         harness.submit(make_submit(request_id, range(10), max_tokens=6, seed=request_id))
     harness.run()
@@ -138,7 +101,7 @@ def test_one_full_context_fits_alone() -> None:
 
 
 def test_equal_prompts_that_arrive_together_are_computed_once() -> None:
-    harness = Harness(limits(step_token_budget=64))
+    harness = Checked(limits(step_token_budget=64))
     for request_id in range(4):
         harness.submit(make_submit(request_id, range(17), seed=request_id))
     harness.step()
@@ -151,7 +114,7 @@ def test_equal_prompts_that_arrive_together_are_computed_once() -> None:
 
 
 def test_a_prefix_is_found_again_also_what_was_generated() -> None:
-    harness = Harness()
+    harness = Checked()
     harness.submit(make_submit(1, range(10), max_tokens=8))
     harness.run()
     history = [*range(10), *harness.tokens(1), 3, 4]
@@ -162,7 +125,7 @@ def test_a_prefix_is_found_again_also_what_was_generated() -> None:
 
 
 def test_without_the_prefix_cache_everything_is_computed() -> None:
-    harness = Harness(prefix_cache=False)
+    harness = Checked(prefix_cache=False)
     for request_id in range(2):
         harness.submit(make_submit(request_id, range(10)))
         harness.run()
@@ -171,7 +134,7 @@ def test_without_the_prefix_cache_everything_is_computed() -> None:
 
 
 def test_a_fully_cached_prompt_still_computes_its_last_token() -> None:
-    harness = Harness()
+    harness = Checked()
     for request_id in range(2):
         harness.submit(make_submit(request_id, range(8)))
         harness.run()
@@ -180,7 +143,7 @@ def test_a_fully_cached_prompt_still_computes_its_last_token() -> None:
 
 
 def test_the_same_picture_is_encoded_once_and_different_ones_never_share() -> None:
-    harness = Harness(limits(step_token_budget=64))
+    harness = Checked(limits(step_token_budget=64))
     for request_id, pixels in enumerate((A, A, B)):
         prompt = make_submit(request_id, range(12), images=[(3, pixels)])
         harness.submit(prompt, [pixels])
@@ -196,7 +159,7 @@ def test_the_same_picture_is_encoded_once_and_different_ones_never_share() -> No
 
 
 def test_a_cached_prefix_needs_no_picture() -> None:
-    harness = Harness(limits(image_slots=1))
+    harness = Checked(limits(image_slots=1))
     for request_id, pixels in enumerate((A, B, A)):
         harness.submit(make_submit(request_id, range(14), images=[(3, pixels)]), [pixels])
         harness.run()
@@ -205,7 +168,7 @@ def test_a_cached_prefix_needs_no_picture() -> None:
 
 
 def test_many_pictures_pass_through_one_slot() -> None:
-    harness = Harness(limits(image_slots=1))
+    harness = Checked(limits(image_slots=1))
     pictures = [bytes([65 + index]) * 4 for index in range(5)]
     for request_id, order in enumerate((pictures, pictures[::-1])):
         images = [(1 + 8 * index, pixels) for index, pixels in enumerate(order)]
@@ -215,7 +178,7 @@ def test_many_pictures_pass_through_one_slot() -> None:
 
 
 def test_a_picture_dearer_than_the_budget_is_encoded_alone() -> None:
-    harness = Harness(limits(image_cost_tokens=100, step_token_budget=8))
+    harness = Checked(limits(image_cost_tokens=100, step_token_budget=8))
     pictures = [A, B]
     harness.submit(make_submit(1, range(20), images=[(0, A), (7, B)]), pictures)
     harness.run()
@@ -224,7 +187,7 @@ def test_a_picture_dearer_than_the_budget_is_encoded_alone() -> None:
 
 
 def test_pictures_beyond_the_budget_wait_for_the_next_step() -> None:
-    harness = Harness(limits(image_cost_tokens=16, step_token_budget=30))
+    harness = Checked(limits(image_cost_tokens=16, step_token_budget=30))
     pictures = [A, B, b"cccc"]
     images = [(7 * index, pixels) for index, pixels in enumerate(pictures)]
     harness.submit(make_submit(1, range(24), images=images), pictures)
@@ -234,7 +197,7 @@ def test_pictures_beyond_the_budget_wait_for_the_next_step() -> None:
 
 
 def test_cancel_is_idempotent_and_answered_once() -> None:
-    harness = Harness()
+    harness = Checked()
     harness.submit(make_submit(1, range(9), max_tokens=20))
     harness.submit(make_submit(2, range(4), max_tokens=20))
     harness.step()
@@ -248,7 +211,7 @@ def test_cancel_is_idempotent_and_answered_once() -> None:
 
 
 def test_a_waiting_request_can_be_cancelled() -> None:
-    harness = Harness(limits(slots=1))
+    harness = Checked(limits(slots=1))
     harness.submit(make_submit(1, range(9)))
     harness.submit(make_submit(2, range(9)))
     harness.step()
@@ -259,7 +222,7 @@ def test_a_waiting_request_can_be_cancelled() -> None:
 
 
 def test_a_peer_that_is_gone_is_forgotten_without_a_word() -> None:
-    harness = Harness()
+    harness = Checked()
     harness.submit(make_submit(1, range(9), max_tokens=20))
     harness.step()
     harness.scheduler.forget_peer(PEER)
@@ -269,7 +232,7 @@ def test_a_peer_that_is_gone_is_forgotten_without_a_word() -> None:
 
 
 def test_a_request_that_cannot_run_gets_one_error() -> None:
-    harness = Harness()
+    harness = Checked()
     harness.submit(make_submit(1, [1] * 63, max_tokens=9))
     assert harness.finish(1) is FinishReason.ERROR
     assert "64 tokens" in (harness.deltas[1][0].error or "")
@@ -277,7 +240,7 @@ def test_a_request_that_cannot_run_gets_one_error() -> None:
 
 
 def test_an_id_in_use_is_refused_and_the_first_goes_on() -> None:
-    harness = Harness()
+    harness = Checked()
     harness.submit(make_submit(1, range(9)))
     ((_, delta),) = harness.scheduler.submit(PEER, make_submit(1, range(3)), [])
     assert delta.finish is FinishReason.ERROR
@@ -286,7 +249,7 @@ def test_an_id_in_use_is_refused_and_the_first_goes_on() -> None:
 
 
 def test_equal_ids_of_two_peers_are_two_requests() -> None:
-    harness = Harness()
+    harness = Checked()
     harness.submit(make_submit(1, range(9)))
     assert harness.scheduler.submit(b"api-1", make_submit(1, range(3)), []) == []
     harness.run()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.engine.fake import TOKENS_PER_IMAGE, VOCAB_SIZE, limits, make_submit
-from tests.engine.test_scheduler import Harness
+from tests.engine.test_scheduler import Checked
 
 PICTURES = [bytes([letter]) * 4 for letter in b"abcde"]
 MAX_MODEL_LEN = 48
@@ -42,7 +42,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             step_token_budget=budget,
             max_model_len=MAX_MODEL_LEN,
         )
-        self.harness = Harness(room, prefix_cache=prefix_cache)
+        self.harness = Checked(room, prefix_cache=prefix_cache)
         self.cancelled: set[int] = set()
         self.next_id = 0
 
@@ -102,9 +102,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "harness"):
             return
         self.harness.run()
-        gauges = self.harness.scheduler.gauges()
-        assert gauges.kv_blocks_used == gauges.image_slots_used == 0
-        assert gauges.requests_running == gauges.requests_waiting == 0
         for request_id, expected in self.harness.expected.items():
             self.harness.finish(request_id)
             tokens = self.harness.tokens(request_id)

@@ -1,0 +1,60 @@
+"""Drives a scheduler over a runner by hand, with up to two steps in flight, as the engine does."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from server.engine.plan import Pending, Runner
+from server.engine.scheduler import PeerDelta, Scheduler
+from server.messages import Delta, FinishReason, Submit
+
+PEER = b"api-0"
+
+
+class Harness:
+    """Collects the deltas of each request and checks the invariants at every turn."""
+
+    def __init__(self, runner: Runner, *, prefix_cache: bool = True) -> None:
+        self._runner = runner
+        self.scheduler = Scheduler(runner.limits, prefix_cache=prefix_cache)
+        self.deltas: dict[int, list[Delta]] = {}
+        self._pending: deque[Pending] = deque()
+
+    def submit(self, submit: Submit, pixels: Sequence[bytes] = ()) -> None:
+        self._note(self.scheduler.submit(PEER, submit, list(pixels)))
+
+    def cancel(self, request_id: int) -> None:
+        self._note(self.scheduler.cancel(PEER, request_id))
+
+    def step(self) -> bool:
+        """One turn; false when there is nothing left to do."""
+        plan = self.scheduler.schedule()
+        self.scheduler.check_integrity()
+        if plan is not None:
+            self._pending.append(self._runner.launch(plan))
+        if self._pending and (plan is None or len(self._pending) == 2):
+            self._note(self.scheduler.retire(self._pending.popleft().result()))
+            self.scheduler.check_integrity()
+        return not self.scheduler.idle
+
+    def run(self) -> None:
+        while self.step():
+            pass
+        gauges = self.scheduler.gauges()
+        assert gauges.kv_blocks_used == gauges.image_slots_used == 0, "something was not given back"
+        assert gauges.requests_running == gauges.requests_waiting == 0
+
+    def tokens(self, request_id: int) -> list[int]:
+        return [token for delta in self.deltas[request_id] for token in delta.token_ids]
+
+    def finish(self, request_id: int) -> FinishReason | None:
+        """The reason of the one terminal message, which is the last one."""
+        reasons = [delta.finish for delta in self.deltas[request_id] if delta.finish]
+        assert len(reasons) == 1
+        assert self.deltas[request_id][-1].finish
+        return reasons[0]
+
+    def _note(self, deltas: list[PeerDelta]) -> None:
+        for _, delta in deltas:
+            self.deltas.setdefault(delta.id, []).append(delta)
