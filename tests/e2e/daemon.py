@@ -1,0 +1,147 @@
+"""The whole daemon as a user starts it, for tests that speak HTTP to it."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+
+from tests import golden
+
+START_S = 60
+MODEL = "tiny-a"
+ADDRESS = re.compile(r"on (http://\S+)")
+
+
+class Daemon:
+    """A running `internvl-serve serve`."""
+
+    def __init__(self, *flags: str, model: Path | None = golden.CHECKPOINT) -> None:
+        command = [sys.executable, "-P", "-m", "server", "serve", "--port", "0"]
+        command += ["--host", "127.0.0.1", "--served-model-name", MODEL, "--check-integrity"]
+        if model is not None:
+            command += ["--model", str(model)]
+        self.process = subprocess.Popen(
+            [*command, *flags], stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        self._lines: list[str] = []
+        self._ended = False
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.url = self._wait_for_address()
+        self.http = httpx.Client(base_url=self.url, timeout=60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                self._lines.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    @property
+    def log(self) -> str:
+        """What the daemon has written so far."""
+        with self._changed:
+            return "".join(self._lines)
+
+    def _wait_for_address(self) -> str:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._ended or ADDRESS.search("".join(self._lines)), START_S
+            )
+        match = ADDRESS.search(self.log)
+        if match is None:
+            self._end()
+            raise AssertionError(f"the daemon did not start:\n{self.log}")
+        return match[1]
+
+    def wait_until_ready(self) -> None:
+        deadline_s = time.monotonic() + START_S
+        while self.http.get("/readyz").status_code != 200:
+            assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
+            assert time.monotonic() < deadline_s, f"the daemon is not ready:\n{self.log}"
+            time.sleep(0.05)
+
+    def children(self) -> dict[str, psutil.Process]:
+        """The child processes by role."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            module = next(part for part in child.cmdline() if part.startswith("server."))
+            found[module.removeprefix("server.").removesuffix("_process")] = child
+        return found
+
+    def chat(self, **body: Any) -> dict[str, Any]:
+        """A chat completion; the body is the request's."""
+        response = self.http.post("/v1/chat/completions", json={"model": MODEL, **body})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def gauge(self, name: str) -> float:
+        """A metric without labels."""
+        for line in self.http.get("/metrics").text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        raise AssertionError(f"no metric {name}")
+
+    def wait_until_idle(self, timeout_s: float = 30) -> None:
+        """Until no request runs or waits and all blocks are free."""
+        names = ("requests_running", "requests_waiting", "kv_blocks_used")
+        deadline_s = time.monotonic() + timeout_s
+        while any(self.gauge(f"internvl_{name}") for name in names):
+            assert time.monotonic() < deadline_s, self.http.get("/metrics").text
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self.http.close()
+        self._end()
+
+    def _end(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=20)
+        self._reader.join(timeout=5)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@contextmanager
+def running(*flags: str, model: Path | None = golden.CHECKPOINT) -> Iterator[Daemon]:
+    with Daemon(*flags, model=model) as daemon:
+        daemon.wait_until_ready()
+        yield daemon
+
+
+def data_url(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def image_part(file: str) -> dict[str, Any]:
+    """A golden picture as a content part."""
+    return {
+        "type": "image_url",
+        "image_url": {"url": data_url((golden.IMAGES / file).read_bytes())},
+    }
+
+
+def text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}

@@ -1,0 +1,204 @@
+"""Processes that die, clients that leave, operators who stop the daemon."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests import golden
+from tests.e2e.conftest import EXACT
+from tests.e2e.conversations import all_cases, messages, request
+from tests.e2e.daemon import MODEL, Daemon, running
+
+ENDLESS: dict[str, Any] = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "Count."}],
+    "max_tokens": 4000,
+    "ignore_eos": True,
+}
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    return not alive
+
+
+def read_stream(url: str, lines: list[str], started: threading.Semaphore) -> None:
+    with (
+        httpx.Client(base_url=url, timeout=60) as http,
+        http.stream("POST", "/v1/chat/completions", json=ENDLESS | {"stream": True}) as response,
+    ):
+        for line in filter(None, response.iter_lines()):
+            lines.append(line)
+            if len(lines) == 3:
+                started.release()
+
+
+def start_streams(daemon: Daemon, count: int) -> tuple[list[list[str]], list[threading.Thread]]:
+    """Streams that have begun to give tokens."""
+    started = threading.Semaphore(0)
+    streams: list[list[str]] = [[] for _ in range(count)]
+    threads = [
+        threading.Thread(target=read_stream, args=(daemon.url, lines, started)) for lines in streams
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert started.acquire(timeout=30)
+    return streams, threads
+
+
+def check_cut(lines: list[str], code: str) -> None:
+    """The stream ended with one error event, and not as if it were complete."""
+    errors = [line for line in lines if '"error"' in line]
+    assert errors == lines[-1:], lines[-3:]
+    error = json.loads(errors[0].removeprefix("data: "))["error"]
+    assert error["code"] == code
+    assert "data: [DONE]" not in lines
+
+
+def check_answer(daemon: Daemon) -> None:
+    case = golden.case("image_single")
+    answer = daemon.chat(**request(case))
+    assert answer["choices"][0]["token_ids"] == case["generated_ids"]
+
+
+def test_a_killed_engine_ends_streams_and_comes_back() -> None:
+    with running(*EXACT) as daemon:
+        streams, threads = start_streams(daemon, 4)
+        with ThreadPoolExecutor(1) as pool:
+            plain = pool.submit(daemon.http.post, "/v1/chat/completions", json=ENDLESS)
+            time.sleep(0.2)
+            daemon.children()["engine"].kill()
+            assert plain.result().status_code == 503
+        for thread in threads:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+        for lines in streams:
+            check_cut(lines, "engine_restarted")
+        refused = daemon.http.post("/v1/chat/completions", json=ENDLESS)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        daemon.wait_until_ready()
+        check_answer(daemon)
+
+
+def test_a_killed_api_process_leaves_no_request_behind() -> None:
+    with running(*EXACT) as daemon:
+        _, threads = start_streams_that_may_break(daemon, 3)
+        daemon.children()["api"].kill()
+        for thread in threads:
+            thread.join(timeout=10)
+        daemon.http.close()
+        daemon.http = httpx.Client(
+            base_url=daemon.url, timeout=60, transport=httpx.HTTPTransport(retries=20)
+        )
+        daemon.wait_until_ready()
+        check_answer(daemon)
+        daemon.wait_until_idle()
+
+
+def start_streams_that_may_break(
+    daemon: Daemon, count: int
+) -> tuple[list[list[str]], list[threading.Thread]]:
+    """Streams whose connection will be cut."""
+    started = threading.Semaphore(0)
+    streams: list[list[str]] = [[] for _ in range(count)]
+
+    def read(lines: list[str]) -> None:
+        with pytest.raises(httpx.TransportError):
+            read_stream(daemon.url, lines, started)
+
+    threads = [threading.Thread(target=read, args=(lines,)) for lines in streams]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert started.acquire(timeout=30)
+    return streams, threads
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_every_process(signum: signal.Signals) -> None:
+    with running(*EXACT) as daemon:
+        children = list(daemon.children().values())
+        assert len(children) == 2
+        streams, threads = start_streams(daemon, 2)
+        begin_s = time.monotonic()
+        daemon.process.send_signal(signum)
+        assert daemon.process.wait(timeout=10) == 0
+        assert time.monotonic() - begin_s < 10
+        assert gone(children)
+        for thread in threads:
+            thread.join(timeout=5)
+        for lines in streams:
+            check_cut(lines, "server_shutting_down")
+
+
+def test_children_do_not_outlive_a_killed_supervisor() -> None:
+    with running(*EXACT) as daemon:
+        children = list(daemon.children().values())
+        daemon.process.kill()
+        assert gone(children)
+
+
+def test_an_engine_that_keeps_dying_ends_the_daemon() -> None:
+    with running(*EXACT, "--max-restarts", "1") as daemon:
+        for _ in range(2):
+            daemon.wait_until_ready()
+            daemon.children()["engine"].kill()
+            time.sleep(0.3)
+        assert daemon.process.wait(timeout=20) == 1
+        assert "1 restarts in 600 s are too many" in daemon.log
+
+
+def test_a_storm_of_disconnects_leaks_nothing(daemon: Daemon) -> None:
+    """200 clients, streaming and plain, with and without pictures, gone at random moments."""
+    chance = random.Random(3)
+    bodies = [
+        ENDLESS | {"messages": messages(case), "max_tokens": 200, "stream": stream}
+        for case in all_cases()[:9]
+        for stream in (True, False)
+    ]
+
+    def leave(patience_s: float, body: dict[str, Any]) -> None:
+        payload = json.dumps(body).encode()
+        host, port = daemon.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            head = (
+                f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
+            )
+            connection.sendall(head.encode() + payload)
+            time.sleep(patience_s)
+
+    with ThreadPoolExecutor(40) as pool:
+        for _ in range(200):
+            pool.submit(leave, chance.uniform(0, 0.4), chance.choice(bodies))
+    daemon.wait_until_idle()
+    check_answer(daemon)
+
+
+def test_what_cannot_be_served_is_said_and_not_retried(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with Daemon(model=tmp_path) as daemon:
+        assert daemon.process.wait(timeout=30) == 1
+    assert "`model_type` is 'llama'" in daemon.log
+    assert "started again" not in daemon.log
+    assert "Traceback" not in daemon.log
+
+
+def test_a_taken_port_is_said_at_once(daemon: Daemon) -> None:
+    port = daemon.url.rsplit(":", 1)[1]
+    with pytest.raises(AssertionError, match=f"cannot listen on 127.0.0.1, port {port}"):
+        Daemon("--port", port)
