@@ -168,6 +168,12 @@ class _Section:
             )
         return value
 
+    def demand_multiple(self, key: str, value: int, divisor: int) -> None:
+        if divisor < 1 or value % divisor:
+            raise CheckpointError(
+                f"config.json: `{self._name}{key}` {value} is not a multiple of {divisor}"
+            )
+
 
 DEFAULT_SYSTEM_MESSAGE = "Answer the questions."
 """What the authors' Hermes-2 template of the model's release said; config.json overrides it."""
@@ -224,13 +230,15 @@ def _parse_vision(config: _Section, top: _Section) -> VisionSpec:
         raise CheckpointError(
             f"config.json: `select_layer` {select_layer} names none of {num_layers} layers"
         )
+    hidden_size, num_heads = config.get("hidden_size", int), config.get("num_attention_heads", int)
+    config.demand_multiple("hidden_size", hidden_size, num_heads)
     return VisionSpec(
         image_size=image_size,
         patch_size=config.get("patch_size", int),
-        hidden_size=config.get("hidden_size", int),
+        hidden_size=hidden_size,
         intermediate_size=config.get("intermediate_size", int),
         num_layers=num_layers,
-        num_heads=config.get("num_attention_heads", int),
+        num_heads=num_heads,
         layer_norm_eps=config.get("layer_norm_eps", float, 1e-6),
         qk_normalization=config.get("qk_normalization", bool, True),
         qkv_bias=config.get("qkv_bias", bool, False),
@@ -246,13 +254,16 @@ def _parse_text(config: _Section) -> TextSpec:
     config.demand("tie_word_embeddings", (False,), False)
     hidden_size = config.get("hidden_size", int)
     num_heads = config.get("num_attention_heads", int)
+    num_kv_heads = config.get("num_key_value_heads", int, num_heads)
+    config.demand_multiple("hidden_size", hidden_size, num_heads)
+    config.demand_multiple("num_attention_heads", num_heads, num_kv_heads)
     return TextSpec(
         vocab_size=config.get("vocab_size", int),
         hidden_size=hidden_size,
         intermediate_size=config.get("intermediate_size", int),
         num_layers=config.get("num_hidden_layers", int),
         num_heads=num_heads,
-        num_kv_heads=config.get("num_key_value_heads", int, num_heads),
+        num_kv_heads=num_kv_heads,
         head_dim=config.get("head_dim", int, hidden_size // num_heads),
         rope_theta=config.get("rope_theta", float, 10000.0),
         rms_norm_eps=config.get("rms_norm_eps", float, 1e-6),

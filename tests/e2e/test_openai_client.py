@@ -42,19 +42,16 @@ def test_it_streams_an_answer_about_a_picture(client: Any) -> None:
 
 
 def test_its_stream_helper_builds_the_message(client: Any) -> None:
+    case = golden.case("text_eos")
     with client.chat.completions.stream(
-        model=MODEL,
-        messages=messages(CASE),
-        temperature=0,
-        max_completion_tokens=32,
-        n=2,
-        seed=3,
+        model=MODEL, messages=messages(case), temperature=0, max_completion_tokens=32, n=2, seed=3
     ) as stream:
         completion = stream.get_final_completion()
+    assert len(completion.choices) == 2
     for choice in completion.choices:
         assert choice.message.role == "assistant"
-        assert choice.message.content == CASE["response"]
-        assert choice.finish_reason == "length"
+        assert choice.message.content == case["response"]
+        assert choice.finish_reason == "stop"
 
 
 def test_models_are_listed_and_retrieved(client: Any) -> None:

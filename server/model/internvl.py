@@ -1,0 +1,91 @@
+"""InternVL-Chat: the vision tower, the projector and the language model, joined.
+
+The tower turns a picture into tokens of the language model's width; whoever builds a step puts them
+in the place of the picture's placeholder embeddings. The order of those tokens is part of the
+published weights: see `pixel_shuffle`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from server.kernels.attention import AttentionBatch, KVCache
+from server.model.intern_vit import InternViT
+from server.model.layers import LayerNorm, Linear, NewTensor
+from server.model.llama import Llama
+from server.model.spec import ModelSpec
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+class InternVLChat:
+    def __init__(self, spec: ModelSpec, new: NewTensor) -> None:
+        self.spec = spec
+        self.vision = InternViT(spec.vision, new)
+        self.projector = Projector(spec, new)
+        self.language = Llama(spec.text, new)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.language.embed_tokens.dtype
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """uint8 RGB [N, height, width, 3] on the device to [N, tokens_per_image, hidden]."""
+        states = self.vision(normalise(pixels).to(self.dtype))
+        rows = pixels.shape[1] // self.spec.vision.patch_size
+        patches = torch.unflatten(states[:, 1:], 1, (rows, -1))
+        return self.projector(pixel_shuffle(patches, self.spec.shuffle, self.spec.ps_version))
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """[T] to [T, hidden]."""
+        return self.language.embed(token_ids)
+
+    def forward(self, hidden: Tensor, cache: KVCache, batch: AttentionBatch) -> Tensor:
+        """Embeddings [T, hidden] of a step to the last layer's output [T, hidden]."""
+        return self.language.forward(hidden, cache, batch)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Rows of what `forward` returned, [R, hidden], to float32 [R, vocab]."""
+        return self.language.logits(hidden)
+
+
+class Projector:
+    """Shuffled patches to the language model's width."""
+
+    def __init__(self, spec: ModelSpec, new: NewTensor) -> None:
+        width = spec.vision.hidden_size * spec.shuffle**2
+        self.norm = LayerNorm(width, new)
+        self.fc1 = Linear(width, spec.text.hidden_size, new, bias=True)
+        self.fc2 = Linear(spec.text.hidden_size, spec.text.hidden_size, new, bias=True)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.fc2(functional.gelu(self.fc1(self.norm(x))))
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 [N, height, width, 3] to float32 [N, 3, height, width] with the mean and deviation that
+    the tower was trained with."""
+    mean = torch.tensor(PIXEL_MEAN, device=pixels.device)
+    std = torch.tensor(PIXEL_STD, device=pixels.device)
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def pixel_shuffle(patches: Tensor, side: int, version: str) -> Tensor:
+    """Makes one token of each `side` x `side` square of patches.
+
+    Inside a token the patches follow row by row. The tokens follow row by row in v2; in v1 column
+    by column, an accident of the first release that its weights have learned.
+
+    Args:
+        patches: [N, rows, columns, channels].
+
+    Returns:
+        [N, rows * columns / side², channels * side²].
+    """
+    squares = torch.unflatten(torch.unflatten(patches, 2, (-1, side)), 1, (-1, side))
+    # [N, square row, row, square column, column, channels]
+    order = (0, 3, 1, 2, 4, 5) if version == "v1" else (0, 1, 3, 2, 4, 5)
+    return squares.permute(order).flatten(3).flatten(1, 2)

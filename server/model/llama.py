@@ -1,0 +1,95 @@
+"""Llama over a paged KV cache: the tokens of one step, of any number of sequences, as rows.
+
+The model knows no sequences and no phases; which tokens see which is the attention batch's
+business. Query, key and value weights are one matrix, and so are gate and up.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from server.kernels.attention import AttentionBatch, KVCache
+from server.model.layers import Linear, NewTensor, RMSNorm
+from server.model.spec import TextSpec
+
+
+class Llama:
+    def __init__(self, spec: TextSpec, new: NewTensor) -> None:
+        self.head_dim = spec.head_dim
+        self.rope_theta = spec.rope_theta
+        self.embed_tokens = new(spec.vocab_size, spec.hidden_size)
+        self.layers = [LlamaLayer(spec, index, new) for index in range(spec.num_layers)]
+        self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
+        self.lm_head = Linear(spec.hidden_size, spec.vocab_size, new)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """[T] to [T, hidden]."""
+        return functional.embedding(token_ids, self.embed_tokens)
+
+    def forward(self, x: Tensor, cache: KVCache, batch: AttentionBatch) -> Tensor:
+        """[T, hidden] to [T, hidden], before the final norm; writes the cache of T positions."""
+        rotary = Rotary(batch.positions, self.head_dim, self.rope_theta, x.dtype)
+        for layer in self.layers:
+            x = layer(x, rotary, cache, batch)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What `forward` returned for R tokens, [R, hidden], to float32 [R, vocab]."""
+        return self.lm_head(self.norm(x)).float()
+
+
+class LlamaLayer:
+    def __init__(self, spec: TextSpec, index: int, new: NewTensor) -> None:
+        self.input_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
+        self.attention = LlamaAttention(spec, index, new)
+        self.post_attention_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
+        self.mlp = LlamaMlp(spec, new)
+
+    def __call__(self, x: Tensor, rotary: Rotary, cache: KVCache, batch: AttentionBatch) -> Tensor:
+        x = x + self.attention(self.input_norm(x), rotary, cache, batch)
+        return x + self.mlp(self.post_attention_norm(x))
+
+
+class LlamaAttention:
+    def __init__(self, spec: TextSpec, index: int, new: NewTensor) -> None:
+        self.index = index
+        self.head_dim = spec.head_dim
+        self.heads = [spec.num_heads, spec.num_kv_heads, spec.num_kv_heads]
+        self.qkv = Linear(spec.hidden_size, sum(self.heads) * spec.head_dim, new)
+        self.out = Linear(spec.num_heads * spec.head_dim, spec.hidden_size, new)
+
+    def __call__(self, x: Tensor, rotary: Rotary, cache: KVCache, batch: AttentionBatch) -> Tensor:
+        heads = torch.unflatten(self.qkv(x), -1, (-1, self.head_dim))
+        q, k, v = torch.split(heads, self.heads, dim=1)
+        attended = batch.write_and_attend(self.index, rotary(q), rotary(k), v, cache)
+        return self.out(attended.flatten(1))
+
+
+class LlamaMlp:
+    def __init__(self, spec: TextSpec, new: NewTensor) -> None:
+        self.gate_up = Linear(spec.hidden_size, 2 * spec.intermediate_size, new)
+        self.down = Linear(spec.intermediate_size, spec.hidden_size, new)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(functional.silu(gate) * up)
+
+
+class Rotary:
+    """Rotates element i of each head with element i + head_dim / 2 by an angle that grows with the
+    position. Angles are float32: in bfloat16 far positions would blur into each other."""
+
+    def __init__(self, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> None:
+        exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
+        angles = positions[:, None].float() * (1.0 / theta**exponents)
+        self.cos = angles.cos().to(dtype)[:, None]
+        self.sin = angles.sin().to(dtype)[:, None]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, heads, head_dim] to the same."""
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat(
+            [first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1
+        )
