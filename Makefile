@@ -1,0 +1,39 @@
+# Each target does its own set-up. Variables: VENV, PYTHON, ARGS (flags of `serve` or of pytest).
+VENV ?= .venv
+BIN := $(VENV)/bin
+SHELL := /bin/sh
+.PHONY: serve test lint types format docs bench clean
+
+serve: $(VENV)/.serve
+	$(BIN)/internvl-serve serve $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.test
+	$(BIN)/python scripts/settings_page.py > docs/settings.md
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.step_overhead
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+$(VENV)/.serve: pyproject.toml
+	scripts/install $(VENV)
+	touch $@
+
+$(VENV)/.test: pyproject.toml
+	scripts/install $(VENV) test
+	touch $@ $(VENV)/.serve

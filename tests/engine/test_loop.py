@@ -1,0 +1,162 @@
+"""The engine over the real wire, with a runner that computes nothing real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from server.engine.loop import Engine
+from server.engine.scheduler import Scheduler
+from server.ipc import EngineEndpoint, engine_address
+from server.messages import (
+    Cancel,
+    Delta,
+    FinishReason,
+    Hello,
+    Outputs,
+    Ready,
+    Submit,
+    ToApi,
+    ToEngine,
+)
+from tests.engine.fake import FakeRunner, expected_tokens, limits, make_submit
+
+READY = Ready(
+    max_model_len=64,
+    max_num_seqs=4,
+    kv_blocks=16,
+    kv_block_size=4,
+    step_token_budget=16,
+    dtype="none",
+    device="none",
+    ranks=1,
+)
+
+
+class Client:
+    """An API process, as far as the engine can tell."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], run_dir: Path, name: str) -> None:
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.rcvtimeo = 5000
+        self._socket.identity = name.encode()
+        self._socket.connect(engine_address(run_dir))
+
+    def send(self, message: ToEngine, *pictures: bytes) -> None:
+        self._socket.send_multipart([msgspec.msgpack.encode(message), *pictures])
+
+    def receive(self) -> ToApi:
+        frame = self._socket.recv()
+        message: ToApi = msgspec.msgpack.decode(frame, type=Ready | Outputs)
+        return message
+
+    def poll(self) -> bool:
+        return bool(self._socket.poll(50))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Setting:
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.runner = FakeRunner(limits())
+        self.scheduler = Scheduler(self.runner.limits)
+        self.endpoint = EngineEndpoint(run_dir)
+        self.engine = Engine(
+            self.runner, self.endpoint, self.scheduler, READY, check_integrity=True
+        )
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.clients: list[Client] = []
+
+    def connect(self, name: str) -> Client:
+        client = Client(self.context, self.run_dir, name)
+        self.clients.append(client)
+        client.send(Hello())
+        while True:  # news for an earlier process of that name may come first
+            self.engine.step(wait_s=0.01)
+            if client.poll() and client.receive() == READY:
+                return client
+
+    def answers(self, client: Client, count: int = 1) -> dict[int, list[Delta]]:
+        """Deltas of the client until `count` requests have ended."""
+        deltas: dict[int, list[Delta]] = {}
+        ended = 0
+        while ended < count:
+            self.engine.step(wait_s=1)
+            while client.poll():
+                message = client.receive()
+                assert isinstance(message, Outputs)
+                for delta in message.deltas:
+                    deltas.setdefault(delta.id, []).append(delta)
+                    ended += delta.finish is not None
+        return deltas
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.context.term()
+        self.endpoint.close()
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    setting = Setting(tmp_path)
+    yield setting
+    setting.close()
+
+
+def tokens(deltas: list[Delta]) -> list[int]:
+    return [token for delta in deltas for token in delta.token_ids]
+
+
+def test_a_request_with_a_picture_is_answered(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    submit = make_submit(5, range(9), images=[(2, b"aaaa")])
+    client.send(submit, b"aaaa")
+    deltas = setting.answers(client)[5]
+    assert tokens(deltas) == expected_tokens(submit, [b"aaaa"])
+    assert deltas[-1].finish is FinishReason.LENGTH
+
+
+def test_each_client_gets_its_own_news(setting: Setting) -> None:
+    first, second = setting.connect("api-0"), setting.connect("api-1")
+    submits = make_submit(1, range(5)), make_submit(1, range(7))
+    first.send(submits[0])
+    second.send(submits[1])
+    assert tokens(setting.answers(first)[1]) == expected_tokens(submits[0], [])
+    assert tokens(setting.answers(second)[1]) == expected_tokens(submits[1], [])
+
+
+def test_cancel_is_answered_and_frees_everything(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    client.send(make_submit(1, range(5), max_tokens=50))
+    setting.engine.step(wait_s=5)
+    client.send(Cancel(1))
+    deltas = setting.answers(client)[1]
+    assert deltas[-1].finish is FinishReason.CANCELLED
+    setting.engine.step(wait_s=0)
+    assert setting.scheduler.idle
+
+
+def test_a_process_that_comes_back_is_rid_of_its_old_requests(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    client.send(make_submit(1, range(5), max_tokens=50))
+    setting.engine.step(wait_s=5)
+    client.close()
+    again = setting.connect("api-0")
+    submit: Submit = make_submit(1, range(6))
+    again.send(submit)
+    assert tokens(setting.answers(again)[1]) == expected_tokens(submit, [])
+
+
+def test_a_request_that_cannot_run_is_answered_while_idle(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    client.send(make_submit(1, []))
+    (delta,) = setting.answers(client)[1]
+    assert delta.finish is FinishReason.ERROR

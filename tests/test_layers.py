@@ -1,0 +1,124 @@
+"""Who may import whom, held by walking the import graph of the source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import server
+
+ROOT = Path(server.__file__).parent
+
+LEAVES = {"errors", "messages", "settings", "logs"}
+"""Importable by all; they import nothing of ours but each other."""
+
+ALLOWED = {
+    "ipc": LEAVES,
+    "metrics": LEAVES,
+    "child": LEAVES,
+    "model.spec": LEAVES,
+    "model.locate": LEAVES,
+    "frontend": LEAVES,
+    "api": LEAVES | {"frontend", "ipc", "metrics", "model.spec"},
+    "engine": LEAVES | {"ipc", "metrics"},
+    "kernels": LEAVES,
+    "model": LEAVES | {"kernels", "model.spec"},
+    "runner": LEAVES | {"engine.plan", "model", "model.spec", "kernels"},
+    "demo": LEAVES | {"model", "model.spec"},
+    "supervisor": LEAVES | {"child"},
+    "cli": LEAVES | {"model.locate", "supervisor"},
+    "api_process": LEAVES | {"api", "child"},
+    "engine_process": LEAVES | {"child", "engine", "ipc", "runner"},
+    "__main__": {"cli"},
+}
+ROOTS = {"cli", "supervisor", "api_process", "engine_process", "__main__"}
+"""They put the parts together."""
+
+NEVER = {
+    "api": {"torch"},
+    "api_process": {"torch"},
+    "frontend": {"torch", "fastapi", "starlette"},
+    "engine": {"torch", "fastapi", "starlette"},
+    "model.spec": {"torch"},
+    "model.locate": {"torch"},
+    "cli": {"torch", "fastapi"},
+    "supervisor": {"torch", "fastapi"},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        yield name.removesuffix("__init__").removesuffix("."), path
+
+
+MODULES = dict(modules())
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of what a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full.removeprefix("server.") in MODULES else node.module
+
+
+def layer(module: str) -> str:
+    """The entry of `ALLOWED` that a module belongs to: the longest that fits."""
+    names = [name for name in ALLOWED if module == name or module.startswith(f"{name}.")]
+    return max(names, key=len, default=module)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name])
+def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
+    home = layer(module)
+    allowed = ALLOWED.get(home, LEAVES)
+    for name in imports(MODULES[module]):
+        if name.split(".")[0] == "server" and name != "server":
+            target = name.removeprefix("server.")
+            assert layer(target) == home or any(
+                target == entry or target.startswith(f"{entry}.") for entry in allowed
+            ), f"{module} imports {target}"
+        assert name.split(".")[0] not in NEVER.get(home, set()), f"{module} imports {name}"
+
+
+def test_nobody_imports_the_composition_roots() -> None:
+    for module, path in MODULES.items():
+        if module in ROOTS:
+            continue
+        for name in imports(path):
+            assert name.removeprefix("server.") not in ROOTS, f"{module} imports {name}"
+
+
+def test_every_top_level_module_has_a_layer() -> None:
+    assert {module.split(".")[0] for module in MODULES if module} <= (
+        {name.split(".")[0] for name in ALLOWED} | LEAVES
+    )
+
+
+@pytest.mark.parametrize("module", ["server.api_process", "server.cli", "server.engine.loop"])
+def test_torch_is_not_even_loaded(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
+def test_the_environment_is_read_by_the_settings_alone() -> None:
+    for module, path in MODULES.items():
+        source = path.read_text(encoding="utf-8")
+        assert "os.environ" not in source and "os.getenv" not in source, module
+
+
+def test_nothing_is_pickled() -> None:
+    for module, path in MODULES.items():
+        for name in imports(path):
+            assert name.split(".")[0] not in {"pickle", "cloudpickle", "dill", "shelve"}, module

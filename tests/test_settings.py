@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from server.settings import Settings
+
+
+def test_the_model_is_named_after_its_folder_or_id(tmp_path: Path) -> None:
+    assert Settings(model=str(tmp_path / "x")).names() == (str(tmp_path / "x"),)
+    (tmp_path / "x").mkdir()
+    assert Settings(model=str(tmp_path / "x")).names() == ("x",)
+    repo = "OpenGVLab/InternVL-Chat-V1-2"
+    assert Settings(model=repo).names() == (repo,)
+    assert Settings().names() == ("internvl-random-tiny",)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_json_and_back_is_the_same() -> None:
+    settings = Settings(served_model_name=("a", "b"), kv_cache_gib=1.5)
+    assert Settings(**settings.model_dump(mode="json")) == settings

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from server.errors import StartupError
+from server.supervisor import RestartPolicy, address, listen
+
+
+def test_pauses_double() -> None:
+    policy = RestartPolicy(max_restarts=9, window_s=600)
+    assert [policy.pause_s(0.0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_too_many_restarts_in_the_window_are_refused() -> None:
+    policy = RestartPolicy(max_restarts=2, window_s=10)
+    assert policy.pause_s(0.0) == 0.5
+    assert policy.pause_s(5.0) == 1
+    assert policy.pause_s(9.9) is None
+    assert policy.pause_s(10.0) == 1, "the first restart has left the window"
+    assert policy.pause_s(30.0) == 0.5
+
+
+def test_no_restarts_can_be_allowed() -> None:
+    assert RestartPolicy(max_restarts=0, window_s=10).pause_s(0.0) is None
+
+
+def test_a_taken_port_is_explained() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        assert address(listener) == f"http://127.0.0.1:{port}"
+        with pytest.raises(StartupError, match=rf"port {port} \(.*\): choose another --port"):
+            listen("127.0.0.1", port)
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    with listen("::1", 0) as listener:
+        assert address(listener).startswith("http://[::1]:")
