@@ -1,0 +1,203 @@
+"""The API process's side of the engine: one connection, and the open choices of every request.
+
+A background task connects, greets, hands what the engine says to the submission it belongs to, and
+notices when the engine goes away: then every open submission fails exactly once, and the next
+engine is awaited. Ids are never used twice, so news of a forgotten choice can only be dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+from server import errors
+from server.api.submission import Submission
+from server.errors import ApiError
+from server.ipc import ApiEndpoint
+from server.messages import (
+    Cancel,
+    FinishReason,
+    Gauges,
+    Hello,
+    Outputs,
+    Ready,
+    Submit,
+    ToEngine,
+)
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+"""Pause after a connection that failed in a way nobody foresaw, such as no free descriptors."""
+
+
+class EngineState(StrEnum):
+    """What this process knows of the engine."""
+
+    LOADING = "loading"
+    """No engine has been ready since this process started."""
+    READY = "ready"
+    LOST = "lost"
+    """An engine was ready and went away; the next one is awaited."""
+    DRAINING = "draining"
+    """This process is shutting down."""
+
+
+class EngineClient:
+    """All open submissions of this process, and the connection they go over.
+
+    Args:
+        max_open: choices that may be open at once; beyond it `submit` answers 429.
+    """
+
+    def __init__(self, endpoint: ApiEndpoint, max_open: int) -> None:
+        self.ready: Ready | None = None
+        self.latest = Gauges()
+        self._endpoint = endpoint
+        self._max_open = max_open
+        self._next_id = itertools.count(1)
+        self._open: dict[int, Submission] = {}
+        self._outbox: asyncio.Queue[tuple[ToEngine, Sequence[bytes]]] = asyncio.Queue()
+        self._had_engine = False
+        self._draining = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> EngineState:
+        if self._draining:
+            return EngineState.DRAINING
+        if self.ready is not None:
+            return EngineState.READY
+        return EngineState.LOST if self._had_engine else EngineState.LOADING
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="engine client")
+
+    async def stop(self) -> None:
+        self.drain()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Ends every open submission and refuses new ones, because the server shuts down."""
+        self._draining = True
+        for submission in set(self._open.values()):
+            submission.fail(errors.shutting_down())
+
+    def admit(self, choices: int) -> Ready:
+        """What the engine can take, if it takes `choices` more now.
+
+        Raises:
+            ApiError: 503 without an engine or while shutting down, 429 when too many are open.
+        """
+        if self._draining:
+            raise errors.shutting_down()
+        if self.ready is None:
+            raise errors.model_loading()
+        if len(self._open) + choices > self._max_open:
+            raise ApiError(
+                429,
+                "rate_limit_exceeded",
+                f"The server holds {len(self._open)} unfinished choices and takes "
+                f"{self._max_open} at most. Try again later.",
+                retry_after_s=2,
+            )
+        return self.ready
+
+    def submit(self, requests: Sequence[Submit], pictures: Sequence[bytes]) -> Submission:
+        """Opens one choice per entry of `requests`, whose ids are replaced by fresh ones; the
+        pictures go with each of them. The caller closes the submission.
+
+        Raises:
+            ApiError: as `admit`.
+        """
+        self.admit(len(requests))
+        ids = [next(self._next_id) for _ in requests]
+        submission = Submission(ids, self.cancel)
+        for id, request in zip(ids, requests, strict=True):
+            self._open[id] = submission
+            self._outbox.put_nowait((msgspec.structs.replace(request, id=id), pictures))
+        return submission
+
+    def cancel(self, id: int) -> None:
+        """Tells the engine to forget a choice, unless it has ended or its engine has."""
+        if self._open.pop(id, None) is not None:
+            self._outbox.put_nowait((Cancel(id), ()))
+
+    async def _run(self) -> None:
+        first = True
+        while True:
+            try:
+                if not first:
+                    self._endpoint.reconnect()
+                first = False
+                await self._endpoint.connected()
+                await self._converse()
+            except Exception:
+                log.exception("the connection to the engine failed")
+                await asyncio.sleep(RETRY_S)
+
+    async def _converse(self) -> None:
+        """Speaks with one engine until it goes away."""
+        self._outbox = asyncio.Queue()
+        self._outbox.put_nowait((Hello(), ()))
+        parts = [
+            asyncio.create_task(part)
+            for part in (self._endpoint.lost(), self._send_all(), self._receive_all())
+        ]
+        try:
+            ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in ended:
+                part.result()
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            self._lost()
+
+    async def _send_all(self) -> None:
+        while True:
+            message, pictures = await self._outbox.get()
+            await self._endpoint.send(message, pictures)
+
+    async def _receive_all(self) -> None:
+        while True:
+            message = await self._endpoint.receive()
+            if isinstance(message, Ready):
+                self.ready, self._had_engine = message, True
+                log.info("engine ready: %s on %s", message.dtype, message.device)
+            else:
+                self._dispatch(message)
+            # Receiving what has already arrived does not yield; the streams must get their turn.
+            await asyncio.sleep(0)
+
+    def _dispatch(self, outputs: Outputs) -> None:
+        self.latest = outputs.gauges
+        for delta in outputs.deltas:
+            submission = self._open.get(delta.id)
+            if submission is None:
+                continue  # cancelled here while the engine was still saying something about it
+            if delta.finish is not None:
+                del self._open[delta.id]
+            if delta.finish is FinishReason.ERROR:
+                message = delta.error or "The engine could not finish this request."
+                submission.fail(ApiError(500, "engine_error", message))
+            elif delta.finish is FinishReason.CANCELLED:
+                submission.fail(errors.shutting_down())  # nobody else cancels what we have open
+            else:
+                submission.push(delta)
+
+    def _lost(self) -> None:
+        if self.ready is not None and not self._draining:
+            log.warning("the engine went away with %d choices open", len(self._open))
+        self.ready, self.latest = None, Gauges()
+        submissions = set(self._open.values())
+        self._open.clear()
+        for submission in submissions:
+            submission.fail(errors.engine_restarted())

@@ -1,0 +1,101 @@
+"""What pydantic objects to, as OpenAI's error body says it.
+
+The words are our own: they name the field by its path in the client's JSON, what was expected and
+what came instead, and repeat of the client's values no more than a short number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from server.errors import ApiError, invalid
+
+ECHO_CHARS_MAX = 64
+
+TYPES = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "a boolean",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+}
+
+BOUNDS = {
+    "greater_than": ("below_min", "above", "gt"),
+    "greater_than_equal": ("below_min", "at least", "ge"),
+    "less_than": ("above_max", "below", "lt"),
+    "less_than_equal": ("above_max", "at most", "le"),
+}
+
+
+def explain(rejection: ValidationError) -> ApiError:
+    """OpenAI's error for the first thing pydantic objects to."""
+    error = rejection.errors(include_url=False)[0]
+    path, kind, context = _path(error["loc"]), error["type"], error.get("ctx", {})
+    if kind == "missing":
+        return invalid(
+            f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter"
+        )
+    if kind in BOUNDS:
+        return _out_of_bounds(path, error["input"], kind, context)
+    if kind in ("too_short", "too_long"):
+        return _wrong_length(path, kind, context)
+    if kind == "literal_error":
+        message = f"Invalid value for '{path}': expected {context['expected']}."
+        return invalid(message, param=path)
+    expected = context["what"] if kind == "expected" else TYPES.get(kind, "another type")
+    return invalid(
+        f"Invalid type for '{path}': expected {expected}, but got {_json_type(error['input'])}.",
+        param=path,
+        code="invalid_type",
+    )
+
+
+def _out_of_bounds(path: str, value: float, kind: str, context: Mapping[str, Any]) -> ApiError:
+    side, words, key = BOUNDS[kind]
+    number = "integer" if isinstance(value, int) and isinstance(context[key], int) else "decimal"
+    return invalid(
+        f"Invalid value for '{path}': expected a number {words} {_number(context[key])}, "
+        f"but got {_number(value)}.",
+        param=path,
+        code=f"{number}_{side}_value",
+    )
+
+
+def _number(value: float) -> str:
+    return str(int(value) if value == int(value) else value)[:ECHO_CHARS_MAX]
+
+
+def _wrong_length(path: str, kind: str, context: Mapping[str, Any]) -> ApiError:
+    if kind == "too_short":
+        return invalid(
+            f"Invalid '{path}': expected at least {context['min_length']} entry.",
+            param=path,
+            code="empty_array",
+        )
+    return invalid(
+        f"Invalid '{path}': expected at most {context['max_length']} entries.",
+        param=path,
+        code="array_above_max_length",
+    )
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """('messages', 0, 'role') as messages[0].role."""
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    return path.removeprefix(".")
+
+
+def _json_type(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    names = {str: "a string", int: "an integer", float: "a number", list: "an array"}
+    return names.get(type(value), "an object")

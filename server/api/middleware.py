@@ -1,0 +1,65 @@
+"""What every response carries, whatever answered: an id, the time it took, and OpenAI's error body
+when the application failed. Pure ASGI, so streams pass through untouched."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.responses import error_response, internal_error
+from server.metrics import ApiMetrics
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+OPENAI_VERSION = b"2020-10-01"
+
+
+class Envelope:
+    """Outermost middleware. The id is the client's own where it is harmless, and is found in
+    `request.state.request_id`."""
+
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        began_at = time.monotonic()
+        begun = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                self._metrics.count_response(message["status"])
+                passed_ms = round((time.monotonic() - began_at) * 1000)
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
+                    (b"openai-version", OPENAI_VERSION),
+                    (b"openai-processing-ms", str(passed_ms).encode()),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if begun:
+                raise  # the server closes the connection, so that nobody takes it for complete
+            await error_response(internal_error())(scope, receive, send_with_headers)
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"

@@ -1,0 +1,96 @@
+"""What operators, routers and SDKs ask beside answers: models, health, version, metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from server import __version__, errors
+from server.api.client import EngineState
+from server.api.responses import json_response
+from server.api.service import Service
+from server.api.validation import model_not_found
+
+RANDOM_WEIGHTS_NOTE = (
+    "A small model with seeded random weights, so its answers are noise. "
+    "Serve a real checkpoint with --model."
+)
+
+
+def model_routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
+
+    @router.get("/v1/models", summary="List the models that requests may name")
+    async def list_models() -> Response:
+        models = [_model(service, name) for name in service.names]
+        return json_response({"object": "list", "data": models})
+
+    @router.get("/v1/models/{name:path}", summary="Describe one model")
+    async def get_model(name: str) -> Response:
+        if name not in service.names:
+            raise model_not_found(name)
+        return json_response(_model(service, name))
+
+    return router
+
+
+def _model(service: Service, name: str) -> dict[str, Any]:
+    ready = service.client.ready
+    model: dict[str, Any] = {
+        "id": name,
+        "object": "model",
+        "created": service.started_at,
+        "owned_by": "internvl-serve",
+        "root": service.names[0],
+        "max_model_len": ready.max_model_len if ready else None,
+        "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+    }
+    if service.settings.model is None:
+        model["note"] = RANDOM_WEIGHTS_NOTE
+    return model
+
+
+def operations_routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["Operations"])
+    client = service.client
+
+    @router.get("/health", summary="503 when the engine is dead")
+    @router.head("/health", include_in_schema=False)
+    async def health() -> Response:
+        return Response(status_code=503 if client.state is EngineState.LOST else 200)
+
+    @router.get("/livez", summary="200 as long as this process answers")
+    @router.head("/livez", include_in_schema=False)
+    async def livez() -> Response:
+        return Response()
+
+    @router.get("/readyz", summary="503 unless a request would be worked on now")
+    @router.head("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        if client.state is EngineState.DRAINING:
+            raise errors.shutting_down()
+        if client.state is not EngineState.READY:
+            raise errors.model_loading()
+        return Response()
+
+    @router.get("/version", summary="What is served, and within which limits")
+    async def version() -> Response:
+        engine = msgspec.structs.asdict(client.ready) if client.ready else None
+        return json_response(
+            {
+                "version": __version__,
+                "models": service.names,
+                "system_fingerprint": service.fingerprint,
+                "engine": engine,
+            }
+        )
+
+    @router.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,50 @@
+"""How a request wants its tokens drawn, with the operator's defaults for what it leaves out."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TypeVar
+
+import msgspec
+
+from server.api.schemas import ChatRequest
+from server.messages import SamplingParams
+from server.model.spec import GenerationSpec
+
+Number = TypeVar("Number", int, float)
+
+SEEDS = 2**63
+TOP_P_MIN = 1e-6
+
+OPENAI_DEFAULTS = GenerationSpec(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
+"""What OpenAI's documentation says about parameters that are left out."""
+
+
+def choice_params(request: ChatRequest, defaults: GenerationSpec) -> list[SamplingParams]:
+    """Sampling parameters of each choice.
+
+    A seed that the client gave makes choice i use seed + i, so each choice can be asked for again
+    alone; without one every choice draws its own.
+    """
+    shared = SamplingParams(
+        temperature=_given(request.temperature, defaults.temperature),
+        top_k=max(0, _given(request.top_k, defaults.top_k)),
+        # A top_p of 0 means the likeliest token, not none.
+        top_p=max(TOP_P_MIN, _given(request.top_p, defaults.top_p)),
+        min_p=_given(request.min_p, 0.0),
+        presence_penalty=_given(request.presence_penalty, 0.0),
+        frequency_penalty=_given(request.frequency_penalty, 0.0),
+        repetition_penalty=_given(request.repetition_penalty, defaults.repetition_penalty),
+    )
+    return [
+        msgspec.structs.replace(shared, seed=_seed(request.seed, index))
+        for index in range(request.n or 1)
+    ]
+
+
+def _seed(given: int | None, index: int) -> int:
+    return secrets.randbelow(SEEDS) if given is None else (given + index) % SEEDS
+
+
+def _given(value: Number | None, default: Number) -> Number:
+    return default if value is None else value

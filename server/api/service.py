@@ -1,0 +1,62 @@
+"""Everything the routes need, put together once."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from server import __version__
+from server.api.client import EngineClient
+from server.api.prepare import Preparer
+from server.frontend.tokenizer import Tokenizer
+from server.metrics import ApiMetrics
+from server.model.spec import ModelSpec
+from server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One served checkpoint in one API process."""
+
+    settings: Settings
+    names: tuple[str, ...]
+    """Names that requests may use for the model, the answering one first."""
+    client: EngineClient
+    metrics: ApiMetrics
+    tokenizer: Tokenizer
+    preparer: Preparer
+    fingerprint: str
+    """OpenAI's `system_fingerprint`: changes when the same request may be answered otherwise."""
+    started_at: int
+    """Unix time, in seconds."""
+
+    @classmethod
+    def load(cls, settings: Settings, checkpoint: Path, client: EngineClient) -> Service:
+        """Reads what this process needs of a checkpoint folder: no weights.
+
+        Raises:
+            CheckpointError: names what is missing or wrong.
+        """
+        spec = ModelSpec.load(checkpoint)
+        tokenizer = Tokenizer.load(checkpoint)
+        return cls(
+            settings=settings,
+            names=settings.names(),
+            client=client,
+            metrics=ApiMetrics(lambda: client.latest),
+            tokenizer=tokenizer,
+            preparer=Preparer(settings, spec, tokenizer),
+            fingerprint=_fingerprint(settings, checkpoint),
+            started_at=int(time.time()),
+        )
+
+
+def _fingerprint(settings: Settings, checkpoint: Path) -> str:
+    """Over the version, the type of the arithmetic, and names and sizes of the checkpoint's files:
+    reading tens of gigabytes of weights would delay the start by minutes."""
+    files = sorted((path.name, path.stat().st_size) for path in checkpoint.iterdir())
+    digest = hashlib.sha256(repr((__version__, settings.dtype, settings.device, files)).encode())
+    digest.update((checkpoint / "config.json").read_bytes())
+    return f"fp_{digest.hexdigest()[:12]}"

@@ -1,0 +1,120 @@
+"""Server-sent events: the bytes of each chunk, and the response that carries them.
+
+Chunks of a stream differ in a few bytes, so what repeats is serialised once per request. Every
+frame is one line of data and a blank line; a silent stream carries comments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import msgspec
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
+
+from server.errors import ApiError
+
+DONE = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def error_event(failure: ApiError) -> bytes:
+    """The last event of a stream that failed; `[DONE]` must not follow it."""
+    return b"data: " + _encode(failure.body()) + b"\n\n"
+
+
+class ChatChunks:
+    """Formats the chunks of one `chat.completion.chunk` stream.
+
+    Args:
+        head: what every chunk begins with, in OpenAI's order.
+        include_usage: chunks carry `usage`, null where none is given.
+    """
+
+    def __init__(self, head: Mapping[str, Any], *, include_usage: bool) -> None:
+        self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
+        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+
+    def role(self, index: int, prompt_token_ids: list[int] | None = None) -> bytes:
+        """First chunk of a choice."""
+        choice = (
+            b'{"index":%d,"delta":{"role":"assistant","content":"","refusal":null},'
+            b'"logprobs":null,"finish_reason":null}' % index
+        )
+        if prompt_token_ids is None:
+            return self._head + choice + self._tail
+        ids = b',"prompt_token_ids":' + _encode(prompt_token_ids)
+        return self._head + choice + b"]" + ids + self._tail[1:]
+
+    def content(
+        self,
+        index: int,
+        text: str,
+        token_ids: list[int] | None = None,
+        usage: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        choice = b'{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null' % (
+            index,
+            _encode(text),
+        )
+        if token_ids is not None:
+            choice += b',"token_ids":' + _encode(token_ids)
+        return self._head + choice + b"}" + self._end(usage)
+
+    def finish(
+        self,
+        index: int,
+        reason: str,
+        stop_reason: str | int | None,
+        usage: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Last chunk of a choice."""
+        choice = b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%b,"stop_reason":%b}' % (
+            index,
+            _encode(reason),
+            _encode(stop_reason),
+        )
+        return self._head + choice + self._end(usage)
+
+    def usage(self, usage: Mapping[str, Any]) -> bytes:
+        """The chunk without choices that ends a stream with `include_usage`."""
+        return self._head + self._end(usage)
+
+    def _end(self, usage: Mapping[str, Any] | None) -> bytes:
+        return self._tail if usage is None else b'],"usage":' + _encode(usage) + b"}\n\n"
+
+
+class EventStream(EventSourceResponse):
+    """A stream of frames that is always told when it is over.
+
+    It ends by the end of `frames`. A shutdown ends the frames themselves, through the engine
+    client, so that the client sees the reason; the library's own watch for it only looks at
+    uvicorn's signal handlers, which the server does not install.
+
+    Args:
+        on_end: called once, also when the client goes away before the first frame was asked for.
+    """
+
+    def __init__(
+        self,
+        frames: AsyncIterator[bytes],
+        on_end: Callable[[], None],
+        keep_alive_s: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(
+            frames,
+            headers={"cache-control": "no-cache", **headers},
+            ping=keep_alive_s,
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+            sep="\n",
+        )
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.api.answer import Answer, Choice
+from server.frontend.detokenizer import Detokenizer
+from server.frontend.prompt import Prompt
+from server.frontend.tokenizer import Tokenizer
+from server.messages import Delta, FinishReason
+from tests.golden import CHECKPOINT
+
+TOKENIZER = Tokenizer.load(CHECKPOINT)
+TEXT = "One fish, two fish 你好 🎉 END of it"
+IDS = TOKENIZER.encode_text(TEXT)
+IM_END = TOKENIZER.stop_ids[0]
+
+
+def new_choice(stop: Sequence[str] = (), own_stop_ids: Sequence[int] = ()) -> Choice:
+    return Choice(Detokenizer(TOKENIZER, stop), frozenset(own_stop_ids))
+
+
+def new_answer(*choices: Choice, prompt: Prompt | None = None) -> Answer:
+    return Answer(prompt or Prompt([1, 2, 3], ()), choices)
+
+
+def text_of(ids: Sequence[int]) -> str:
+    detokenizer = Detokenizer(TOKENIZER)
+    return detokenizer.push(ids) + detokenizer.finish()
+
+
+def test_text_grows_by_what_is_certain() -> None:
+    choice = new_choice()
+    texts = [choice.push(Delta(1, [token_id])) for token_id in IDS]
+    texts.append(choice.push(Delta(1, [], FinishReason.LENGTH)))
+    assert "".join(texts) == choice.text == TEXT
+    assert not any("\ufffd" in text for text in texts)
+    assert (choice.finish_reason, choice.stop_reason) == ("length", None)
+    assert choice.token_ids == IDS
+
+
+def test_an_end_without_any_token() -> None:
+    choice = new_choice(own_stop_ids=[5])
+    choice.push(Delta(1, [], FinishReason.STOP))
+    assert (choice.text, choice.finish_reason, choice.stop_reason) == ("", "stop", None)
+
+
+def test_a_choice_that_goes_on_has_no_reason() -> None:
+    choice = new_choice()
+    choice.push(Delta(1, IDS))
+    assert (choice.finish_reason, choice.stop_reason) == (None, None)
+
+
+def test_the_end_token_counts_but_is_no_text() -> None:
+    choice = new_choice(own_stop_ids=[5])
+    choice.push(Delta(1, [*IDS, IM_END], FinishReason.STOP))
+    assert choice.text == TEXT
+    assert choice.token_ids == [*IDS, IM_END]
+    assert (choice.finish_reason, choice.stop_reason) == ("stop", None)
+
+
+def test_a_stop_token_of_the_request_is_reported_and_is_no_text() -> None:
+    choice = new_choice(own_stop_ids=[IDS[3]])
+    choice.push(Delta(1, IDS[:3]))
+    choice.push(Delta(1, [IDS[3]], FinishReason.STOP))
+    assert TEXT.startswith(choice.text)
+    assert choice.text == text_of(IDS[:3])
+    assert (choice.finish_reason, choice.stop_reason) == ("stop", IDS[3])
+
+
+@settings(derandomize=True, max_examples=60)
+@given(cuts=st.lists(st.integers(0, len(IDS)), max_size=8))
+def test_a_stop_string_ends_the_text_however_the_tokens_are_cut(cuts: list[int]) -> None:
+    choice = new_choice(stop=["END", "never"])
+    answer, cancelled = new_answer(choice), list[int]()
+    edges = [0, *sorted(cuts), len(IDS)]
+    for begin, end in itertools.pairwise(edges):
+        answer.take(0, Delta(1, IDS[begin:end]), cancelled.append)
+    assert choice.text == TEXT[: TEXT.index("END")]
+    assert (choice.finish_reason, choice.stop_reason) == ("stop", "END")
+    assert cancelled == [0]
+
+
+def test_nothing_is_taken_after_a_stop_string() -> None:
+    choice = new_choice(stop=["fish"])
+    answer, cancelled = new_answer(choice), list[int]()
+    news = [answer.take(0, Delta(1, [token_id]), cancelled.append) for token_id in IDS]
+    taken = [item for item in news if item is not None]
+    assert [item.finished for item in taken].count(True) == 1
+    assert taken[-1].finished
+    assert len(taken) == len(choice.token_ids) < len(IDS)
+    assert choice.text == "One "
+    assert cancelled == [0]
+
+
+def test_a_stop_string_in_the_last_delta_needs_no_cancel() -> None:
+    choice = new_choice(stop=["fish"])
+    cancelled: list[int] = []
+    new_answer(choice).take(0, Delta(1, IDS, FinishReason.LENGTH), cancelled.append)
+    assert (choice.finish_reason, choice.stop_reason) == ("stop", "fish")
+    assert cancelled == []
+
+
+def test_a_beginning_of_a_stop_string_is_released_at_the_end() -> None:
+    choice = new_choice(stop=["of it!"])
+    choice.push(Delta(1, IDS))
+    assert choice.text == TEXT[: TEXT.index("of it")]
+    choice.push(Delta(1, [], FinishReason.LENGTH))
+    assert choice.text == TEXT
+
+
+def test_choices_are_kept_apart() -> None:
+    first, second = new_choice(), new_choice()
+    answer = new_answer(first, second)
+    answer.take(1, Delta(2, IDS[:2]), lambda _: None)
+    answer.take(0, Delta(1, IDS[:1]), lambda _: None)
+    assert (first.token_ids, second.token_ids) == (IDS[:1], IDS[:2])
+    assert answer.output_tokens == 3
+
+
+def test_usage() -> None:
+    prompt = Prompt(list(range(20)), ((3, 4), (9, 4)))
+    answer = new_answer(new_choice(), new_choice(), prompt=prompt)
+    # The first delta of a choice tells what was cached; the second choice reuses the first one's.
+    for index, delta in (
+        (0, Delta(1, [5], None, 6)),
+        (0, Delta(1, [5])),
+        (1, Delta(2, [5], None, 9)),
+    ):
+        answer.take(index, delta, lambda _: None)
+    assert answer.usage() == {
+        "prompt_tokens": 20,
+        "completion_tokens": 3,
+        "total_tokens": 23,
+        "prompt_tokens_details": {
+            "cached_tokens": 6,
+            "image_tokens": 8,
+            "text_tokens": 12,
+            "audio_tokens": 0,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def test_time_of_the_first_token() -> None:
+    answer = new_answer(new_choice())
+    times = [answer.first_token_at]
+    for _ in range(2):
+        answer.take(0, Delta(1, [5]), lambda _: None)
+        times.append(answer.first_token_at)
+    assert times[0] is None
+    assert times[1] is not None
+    assert times[2] == times[1]

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server.api.conversation import Picture, read_conversation
+from server.api.schemas import Message
+from server.errors import ApiError
+from server.frontend.template import ImagePart, TextPart, Turn
+
+
+def read(*messages: dict[str, Any]) -> tuple[tuple[Turn, ...], tuple[Picture, ...]]:
+    conversation = read_conversation([Message.model_validate(message) for message in messages])
+    return conversation.turns, conversation.pictures
+
+
+def test_roles_become_turns() -> None:
+    turns, pictures = read(
+        {"role": "developer", "content": "a"},
+        {"role": "system", "content": "b"},
+        {"role": "user", "content": "c", "name": "ann"},
+        {"role": "assistant", "content": "d", "tool_calls": [], "function_call": None},
+        {"role": "user", "content": ""},
+    )
+    assert [(turn.role, turn.parts) for turn in turns] == [
+        ("system", (TextPart("a"),)),
+        ("system", (TextPart("b"),)),
+        ("user", (TextPart("c"),)),
+        ("assistant", (TextPart("d"),)),
+        ("user", (TextPart(""),)),
+    ]
+    assert pictures == ()
+
+
+def test_parts_and_pictures_keep_their_order_and_their_paths() -> None:
+    turns, pictures = read(
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "1"},
+                {"type": "image_url", "image_url": {"url": "data:a", "detail": "high"}},
+                {"type": "input_text", "text": "2"},
+                {"type": "image_url", "image_url": "data:b"},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "output_text", "text": "3"},
+                {"type": "refusal", "refusal": "4"},
+                {"type": "input_image", "image_url": "data:c", "detail": "auto"},
+            ],
+        },
+    )
+    assert turns[0].parts == (TextPart("1"), ImagePart(), TextPart("2"), ImagePart())
+    assert turns[1].parts == (TextPart("3"), TextPart("4"), ImagePart())
+    assert pictures == (
+        Picture("data:a", "messages[0].content[1].image_url.url"),
+        Picture("data:b", "messages[0].content[3].image_url.url"),
+        Picture("data:c", "messages[1].content[2].image_url"),
+    )
+
+
+def test_counts_the_characters_of_all_texts() -> None:
+    conversation = read_conversation(
+        [
+            Message.model_validate({"role": "user", "content": "four"}),
+            Message.model_validate(
+                {"role": "user", "content": [{"type": "input_image", "image_url": "data:a"}]}
+            ),
+            Message.model_validate({"role": "user", "content": "three"}),
+        ]
+    )
+    assert conversation.text_chars == 9
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "code"),
+    [
+        ({"role": "tool", "content": "x"}, "messages[0].role", "unsupported_value"),
+        ({"role": "function", "content": "x"}, "messages[0].role", "unsupported_value"),
+        ({"role": "robot", "content": "x"}, "messages[0].role", "invalid_value"),
+        ({"role": "user"}, "messages[0].content", "missing_required_parameter"),
+        (
+            {"role": "assistant", "content": "x", "tool_calls": [{}]},
+            "messages[0].tool_calls",
+            "unsupported_value",
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_audio"}]},
+            "messages[0].content[0].type",
+            "unsupported_value",
+        ),
+        (
+            {"role": "user", "content": [{"type": "text"}]},
+            "messages[0].content[0].text",
+            "missing_required_parameter",
+        ),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": None}]},
+            "messages[0].content[0].image_url",
+            "missing_required_parameter",
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_image", "file_id": "f"}]},
+            "messages[0].content[0].image_url",
+            "missing_required_parameter",
+        ),
+    ],
+)
+def test_refuses(message: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(message)
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)

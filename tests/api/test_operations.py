@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server import __version__
+from server.messages import Gauges
+from tests.api.conftest import Rig
+from tests.api.fake_engine import READY, FakeEngine, says, until
+from tests.api.harness import MODEL, RunningApi, chat
+
+
+def test_models(rig: Rig) -> None:
+    body = rig.api.client.get("/v1/models").json()
+    assert body["object"] == "list"
+    (model,) = body["data"]
+    assert type(model.pop("created")) is int
+    assert model == {
+        "id": MODEL,
+        "object": "model",
+        "owned_by": "internvl-serve",
+        "root": MODEL,
+        "max_model_len": READY.max_model_len,
+        "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+    }
+
+
+def test_aliases_and_the_note_of_random_weights(tmp_path: Path) -> None:
+    names = ("first", "org/second")
+    with (
+        FakeEngine(tmp_path, says([5])),
+        RunningApi(tmp_path, model=None, served_model_name=names) as api,
+    ):
+        api.wait_until_ready()
+        models = api.client.get("/v1/models").json()["data"]
+        assert [model["id"] for model in models] == list(names)
+        assert {model["root"] for model in models} == {"first"}
+        assert "random" in models[0]["note"]
+        assert api.client.get("/v1/models/org/second").json() == models[1]
+        assert api.post(chat() | {"model": "org/second"}).json()["model"] == "first"
+
+
+def test_a_model_that_is_not_served(rig: Rig) -> None:
+    response = rig.api.client.get("/v1/models/nobody/nothing")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_health_is_empty_and_200(rig: Rig, path: str, method: str) -> None:
+    response = rig.api.client.request(method, path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_version(rig: Rig) -> None:
+    body = rig.api.client.get("/version").json()
+    assert body["version"] == __version__
+    assert body["models"] == [MODEL]
+    assert body["engine"]["max_model_len"] == READY.max_model_len
+    assert (body["engine"]["dtype"], body["engine"]["ranks"]) == ("float32", 1)
+
+
+def test_metrics_follow_the_engine(rig: Rig) -> None:
+    rig.engine.send(gauges=Gauges(requests_running=3, requests_waiting=2, kv_blocks=8))
+    until(lambda: rig.api.metric("internvl_requests_running") == 3)
+    assert rig.api.metric("internvl_requests_waiting") == 2
+    response = rig.api.client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+def test_metrics_count_responses(rig: Rig) -> None:
+    rig.engine.script = says([5])
+    rig.api.post(chat())
+    rig.api.post_raw(b"{")
+    text = rig.api.client.get("/metrics").text
+    assert 'internvl_http_responses_total{code="200"}' in text
+    assert 'internvl_http_responses_total{code="400"}' in text

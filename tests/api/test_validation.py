@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server.api.schemas import ChatRequest
+from server.api.validation import UNSUPPORTED, ignored_names, parse_chat
+from server.errors import MESSAGE_CHARS_MAX, ApiError
+from server.settings import Settings
+
+NAMES = ("tiny", "alias/of-it")
+SETTINGS = Settings(max_choices=4, max_stop_strings=3)
+USER = {"role": "user", "content": "Hi"}
+
+
+def parse(**fields: Any) -> ChatRequest:
+    return parse_chat({"model": "tiny", "messages": [USER], **fields}, NAMES, SETTINGS)
+
+
+def rejection(**fields: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        parse(**fields)
+    assert caught.value.status == 400
+    assert len(caught.value.message) < MESSAGE_CHARS_MAX
+    return caught.value
+
+
+def test_smallest_request() -> None:
+    request = parse()
+    assert request.messages[0].content is not None
+    assert request.messages[0].content[0].text == "Hi"
+    assert request.n is None
+    assert ignored_names(request) == []
+
+
+def test_null_means_absent_for_every_optional_field() -> None:
+    optional = [name for name, field in ChatRequest.model_fields.items() if not field.is_required()]
+    assert parse(**dict.fromkeys(optional)) == parse()
+    assert ignored_names(parse(**dict.fromkeys(UNSUPPORTED), user=None)) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 1},
+        {"temperature": 0.0},
+        {"temperature": 2},
+        {"top_p": 0},
+        {"top_k": -1},
+        {"seed": -(2**63)},
+        {"seed": 2**63 - 1},
+        {"stop": "END"},
+        {"stop": []},
+        {"stop": ["a", "b", "c"]},
+        {"n": 4},
+        {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+        {"stream": None, "stream_options": None},
+        {"mm_processor_kwargs": {"image_layout": "combined", "max_dynamic_patch": 6}},
+        {"max_tokens": None, "max_completion_tokens": 3},
+        {"model": "alias/of-it"},
+    ],
+)
+def test_accepts(fields: dict[str, Any]) -> None:
+    parse(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code", "words"),
+    [
+        ({"model": None}, "model", "invalid_type", "expected a string, but got null"),
+        ({"messages": "Hi"}, "messages", "invalid_type", "expected an array, but got a string"),
+        ({"messages": []}, "messages", "empty_array", "at least 1"),
+        ({"messages": [USER] * 2049}, "messages", "array_above_max_length", "at most 2048"),
+        ({"messages": [USER, 5]}, "messages[1]", "invalid_type", "an object, but got an integer"),
+        (
+            {"messages": [{"content": "Hi"}]},
+            "messages[0].role",
+            "missing_required_parameter",
+            "'messages[0].role'",
+        ),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages[0].content",
+            "invalid_type",
+            "a string or an array of content parts, but got an integer",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}, "x"]}]},
+            "messages[0].content[1]",
+            "invalid_type",
+            "an object, but got a string",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"text": "x"}]}]},
+            "messages[0].content[0].type",
+            "missing_required_parameter",
+            "type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": 5}]}]},
+            "messages[0].content[0].image_url",
+            "invalid_type",
+            "a string or an object with a url",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages[0].content[0].image_url.url",
+            "missing_required_parameter",
+            "url",
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "image_url", "image_url": {"url": "x", "detail": "tiny"}}
+                        ],
+                    }
+                ]
+            },
+            "messages[0].content[0].image_url.detail",
+            "invalid_value",
+            "'auto', 'low', 'high' or 'original'",
+        ),
+        ({"temperature": "1"}, "temperature", "invalid_type", "a number, but got a string"),
+        ({"temperature": True}, "temperature", "invalid_type", "a number, but got a boolean"),
+        ({"temperature": 2.5}, "temperature", "decimal_above_max_value", "at most 2, but got 2.5"),
+        ({"temperature": -1}, "temperature", "decimal_below_min_value", "at least 0"),
+        ({"temperature": float("nan")}, "temperature", "invalid_type", "finite"),
+        ({"top_p": 1.01}, "top_p", "decimal_above_max_value", "at most 1"),
+        ({"min_p": -0.1}, "min_p", "decimal_below_min_value", "at least 0"),
+        ({"top_k": -2}, "top_k", "integer_below_min_value", "at least -1"),
+        ({"top_k": 1.0}, "top_k", "invalid_type", "an integer, but got a number"),
+        ({"presence_penalty": 3}, "presence_penalty", "decimal_above_max_value", "at most 2"),
+        ({"frequency_penalty": -3}, "frequency_penalty", "decimal_below_min_value", "-2"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "decimal_below_min_value", "above 0"),
+        ({"seed": 2**63}, "seed", "integer_above_max_value", "9223372036854775807"),
+        ({"seed": 10**100}, "seed", "integer_above_max_value", "9223372036854775807"),
+        ({"max_tokens": 0}, "max_tokens", "integer_below_min_value", "at least 1, but got 0"),
+        ({"max_completion_tokens": "5"}, "max_completion_tokens", "invalid_type", "an integer"),
+        ({"n": 0}, "n", "integer_below_min_value", "at least 1"),
+        ({"n": 5}, "n", "integer_above_max_value", "at most 4, but got 5"),
+        ({"n": True}, "n", "invalid_type", "an integer, but got a boolean"),
+        ({"stream": "true"}, "stream", "invalid_type", "a boolean, but got a string"),
+        ({"stop": 5}, "stop", "invalid_type", "a string or an array of strings"),
+        ({"stop": ["a", 5]}, "stop[1]", "invalid_type", "a string, but got an integer"),
+        ({"stop": ["a"] * 4}, "stop", "array_above_max_length", "at most 3"),
+        ({"stop": ""}, "stop[0]", "empty_string", "1 to 512"),
+        ({"stop": ["a", "b" * 513]}, "stop[1]", "string_above_max_length", "1 to 512"),
+        ({"stop_token_ids": [1.5]}, "stop_token_ids[0]", "invalid_type", "an integer"),
+        (
+            {"stream_options": {"include_usage": True}},
+            "stream_options",
+            "invalid_value",
+            "only allowed when 'stream' is true",
+        ),
+        (
+            {"stream": True, "stream_options": {"include_usage": 1}},
+            "stream_options.include_usage",
+            "invalid_type",
+            "a boolean",
+        ),
+        (
+            {"mm_processor_kwargs": {"image_layout": "mosaic"}},
+            "mm_processor_kwargs.image_layout",
+            "invalid_value",
+            "'separate' or 'combined'",
+        ),
+    ],
+)
+def test_rejects(fields: dict[str, Any], param: str, code: str, words: str) -> None:
+    error = rejection(**fields)
+    assert (error.param, error.code) == (param, code)
+    assert words in error.message
+
+
+def test_a_missing_model_is_named() -> None:
+    with pytest.raises(ApiError) as caught:
+        parse_chat({"messages": [USER]}, NAMES, SETTINGS)
+    assert (caught.value.param, caught.value.code) == ("model", "missing_required_parameter")
+
+
+def test_an_unknown_model_is_not_found() -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(model="m" * 1000)
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+    assert "m" * 64 in caught.value.message
+    assert "m" * 65 not in caught.value.message
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_a_field_that_is_not_implemented_is_refused(name: str) -> None:
+    error = rejection(**{name: "something else"})
+    assert (error.param, error.code) == (name, "unsupported_parameter")
+    assert f"'{name}'" in error.message
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_values_that_change_nothing_are_accepted(name: str) -> None:
+    for harmless in (None, *UNSUPPORTED[name]):
+        parse(**{name: harmless})
+
+
+def test_fields_without_effect_are_named() -> None:
+    sent = {"user": "me", "metadata": {}, "foo-bar": 1, "a b": 1, "x" * 65: 1, "store": None}
+    assert ignored_names(parse(**sent)) == ["user", "metadata", "foo-bar"]
+
+
+def test_only_so_many_names_fit_a_header() -> None:
+    assert len(ignored_names(parse(**{f"field{i}": 1 for i in range(1000)}))) == 32
+
+
+def test_a_thousand_mistakes_cost_no_more_than_one() -> None:
+    """The first bad entry of a list ends its validation."""
+    error = rejection(messages=[{"role": 5}] * 2000)
+    assert error.param == "messages[0].role"
