@@ -1,9 +1,10 @@
-"""What the engine's Python adds to a steady decode step.
+"""What Python adds to a steady decode step.
 
-Runs the scheduler and the whole loop with a runner that computes nothing, at several numbers of
-running requests, and prints microseconds per step: `schedule` (the next plan), `retire` (tokens
-into requests and deltas) and `turn` (both, with the wire in between). On a real device all of it
-but `retire` of the step before overlaps with the computation.
+Prints microseconds per step at several numbers of running requests, for the engine with a runner
+that computes nothing: `schedule` (the next plan), `retire` (tokens into requests and deltas),
+`turn` (both, and the wire); and for the real runner with a model of no layers: `inputs and
+sampling`, all that a step does around the layers. The engine's part overlaps with the step that
+is being computed; the runner's is on its path.
 
     python -m benchmarks.step_overhead [--requests 1 8 32 128] [--steps 2000]
 """
@@ -18,11 +19,19 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+import torch
+
+from server.demo.random_checkpoint import write_random_checkpoint
 from server.engine.loop import Engine
 from server.engine.plan import RunnerLimits, StepPlan, StepResult
 from server.engine.scheduler import Scheduler
 from server.ipc import EngineEndpoint
+from server.kernels.attention import KVCache
 from server.messages import Ready, SamplingParams, Submit
+from server.model.spec import ModelSpec
+from server.model.weights import load_model
+from server.runner.runner import LocalRunner
 
 PROMPT_TOKENS = 64
 
@@ -131,17 +140,54 @@ def turn_time_us(requests: int, steps: int) -> float:
     return statistics.median(times_s) * 1e6
 
 
+def runner_time_us(requests: int, steps: int) -> float:
+    """Median of a greedy decode step of the real runner over a tiny model without its layers."""
+    torch.set_num_threads(1)  # what is left is so small that waking a second thread costs more
+    room = limits(requests, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        write_random_checkpoint(Path(folder))
+        spec = ModelSpec.load(Path(folder))
+        model = load_model(Path(folder), spec, torch.float32, torch.device("cpu"))
+    model.language.layers.clear()
+    cache = KVCache.allocate(
+        num_layers=1,
+        num_blocks=room.kv_blocks,
+        block_size=room.kv_block_size,
+        num_kv_heads=1,
+        head_dim=1,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    room = msgspec.structs.replace(room, tokens_per_image=spec.tokens_per_image)
+    runner, scheduler = LocalRunner(model, cache, room), Scheduler(room)
+    for request_id in range(requests):
+        request = submit(request_id, steps + 8)
+        greedy = SamplingParams(temperature=0.0)
+        scheduler.submit(b"api-0", msgspec.structs.replace(request, sampling=greedy), [])
+    times_s = []
+    for _ in range(steps):
+        plan = scheduler.schedule()
+        assert plan is not None
+        begin = time.perf_counter()
+        result = runner.launch(plan).result()
+        times_s.append(time.perf_counter() - begin)
+        scheduler.retire(result)
+    runner.close()
+    return statistics.median(times_s) * 1e6
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Cost of the engine's Python per decode step.")
     parser.add_argument("--requests", type=int, nargs="+", default=[1, 8, 32, 128])
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1000)
     arguments = parser.parse_args()
-    print("| running | schedule us | retire us | whole turn us |")
-    print("| ---: | ---: | ---: | ---: |")
+    print("| running | schedule us | retire us | turn us | inputs and sampling us |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
     for requests in arguments.requests:
         schedule, retire = scheduler_times_us(requests, arguments.steps)
         turn = turn_time_us(requests, arguments.steps)
-        print(f"| {requests} | {schedule:.0f} | {retire:.0f} | {turn:.0f} |")
+        runner = runner_time_us(requests, arguments.steps)
+        print(f"| {requests} | {schedule:.0f} | {retire:.0f} | {turn:.0f} | {runner:.0f} |")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from server.model.spec import GenerationSpec
 Number = TypeVar("Number", int, float)
 
 SEEDS = 2**63
-TOP_P_MIN = 1e-6
 
 OPENAI_DEFAULTS = GenerationSpec(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
 """What OpenAI's documentation says about parameters that are left out."""
@@ -29,8 +28,7 @@ def choice_params(request: ChatRequest, defaults: GenerationSpec) -> list[Sampli
     shared = SamplingParams(
         temperature=_given(request.temperature, defaults.temperature),
         top_k=max(0, _given(request.top_k, defaults.top_k)),
-        # A top_p of 0 means the likeliest token, not none.
-        top_p=max(TOP_P_MIN, _given(request.top_p, defaults.top_p)),
+        top_p=_given(request.top_p, defaults.top_p),
         min_p=_given(request.min_p, 0.0),
         presence_penalty=_given(request.presence_penalty, 0.0),
         frequency_penalty=_given(request.frequency_penalty, 0.0),

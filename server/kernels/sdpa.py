@@ -135,28 +135,33 @@ class _Layout:
 
     def chunk(self, row: int, tokens: slice, keys: int) -> _ChunkRow:
         positions = self.positions[tokens]
-        context = self._context(self.block_tables[row : row + 1], positions[-1:], keys)
-        bias = _pad_queries(self._bias(positions, keys))
-        return _ChunkRow(tokens, context, bias)
+        hidden = self._hidden(positions, keys)
+        context = self._context(self.block_tables[row : row + 1], hidden[-1:])
+        return _ChunkRow(tokens, context, _pad_queries(self._bias(hidden)))
 
     def decode(self, members: list[tuple[int, int]], keys: int) -> _DecodeRows:
         """`members` are (row, token) pairs."""
         rows, tokens = self.positions.new_tensor(members).T
-        positions = self.positions[tokens]
-        context = self._context(self.block_tables[rows], positions, keys)
-        return _DecodeRows(tokens, context, self._bias(positions, keys)[:, None, None])
+        hidden = self._hidden(self.positions[tokens], keys)
+        context = self._context(self.block_tables[rows], hidden)
+        return _DecodeRows(tokens, context, self._bias(hidden)[:, None, None])
 
-    def _context(self, block_tables: Tensor, last: Tensor, keys: int) -> Tensor:
-        """Places in the cache of positions 0 to `last` of each row, padded to `keys`, flattened."""
-        position = torch.arange(keys, device=last.device)
-        position = torch.where(position <= last[:, None], position, 0)
-        block = block_tables.gather(1, position // self.cache.block_size)
-        return (block * self.cache.block_size + position % self.cache.block_size).flatten()
+    def _hidden(self, positions: Tensor, keys: int) -> Tensor:
+        """Whether a token must not see a position, because it comes later: [tokens, keys]."""
+        return torch.arange(keys, device=positions.device) > positions[:, None]
 
-    def _bias(self, positions: Tensor, keys: int) -> Tensor:
-        """What hides from each token the positions after its own: [tokens, keys]."""
-        hidden = torch.arange(keys, device=positions.device) > positions[:, None]
+    def _bias(self, hidden: Tensor) -> Tensor:
         return self.cache.keys.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+
+    def _context(self, block_tables: Tensor, hidden: Tensor) -> Tensor:
+        """Places in the cache of the keys of each row, flattened; of its first one where a key is
+        hidden from the row's last token, which is what `hidden` [rows, keys] is about."""
+        size, keys = self.cache.block_size, hidden.shape[1]
+        blocks = block_tables[:, : -(-keys // size)]
+        offsets = torch.arange(size, device=blocks.device)
+        places = (blocks[:, :, None] * size + offsets).flatten(1)[:, :keys]
+        places = pad(places, (0, keys - places.shape[1]))
+        return torch.where(hidden, places[:, :1], places).flatten()
 
 
 def _pad_queries(x: Tensor) -> Tensor:

@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from server.engine.plan import Encode, Row, RunnerLimits, Scatter, StepPlan, StepResult
+from server.engine.plan import Encode, RunnerLimits, Scatter, StepPlan, StepResult
 from server.kernels.attention import KVCache
 from server.kernels.sdpa import SdpaBatch
 from server.messages import Ready
 from server.model.internvl import InternVLChat
-from server.runner.sampler import SamplingRow, sample
+from server.runner.inputs import Ints, StepLayout
+from server.runner.sampler import sample
 from server.runner.slots import Slots
 
 
@@ -112,19 +111,11 @@ class LocalRunner:
     def _execute(self, plan: StepPlan) -> HostCopy:
         rows = self._slots.apply(plan)
         self._encode(plan.encodes)
-        hidden = self._forward(rows, plan.scatters)
-        sampling = [i for i, row in enumerate(rows) if self._reaches_end(row)]
+        layout = StepLayout.of(rows, [self._slots[row.slot] for row in rows])
+        hidden = self._forward(layout, plan.scatters)
         for row in rows:
             self._slots[row.slot].computed += row.count
-        ends = list(accumulate(row.count for row in rows))
-        token_ids = self._sample(
-            hidden[[ends[i] - 1 for i in sampling]], [rows[i].slot for i in sampling]
-        )
-        return HostCopy.start(token_ids)
-
-    def _reaches_end(self, row: Row) -> bool:
-        slot = self._slots[row.slot]
-        return slot.computed + row.count == slot.length
+        return HostCopy.start(self._sample(hidden, layout))
 
     def _encode(self, encodes: Sequence[Encode]) -> None:
         if not encodes:
@@ -137,44 +128,35 @@ class LocalRunner:
         slots = [encode.image_slot for encode in encodes]
         self._images[slots] = self._model.encode_images(pixels)
 
-    def _forward(self, rows: Sequence[Row], scatters: Sequence[Scatter]) -> Tensor:
-        """Computes the rows' tokens; returns the hidden state of each, in the order of the rows."""
-        counts = np.array([row.count for row in rows])
-        starts = np.array([self._slots[row.slot].computed for row in rows])
-        first = np.cumsum(counts) - counts
-        positions = self._to_device(np.arange(counts.sum()) + np.repeat(starts - first, counts))
-        row_slots = self._to_device(np.array([row.slot for row in rows]))
-        token_slots = row_slots.repeat_interleave(self._to_device(counts))
-
+    def _forward(self, layout: StepLayout, scatters: Sequence[Scatter]) -> Tensor:
+        """Computes the step's tokens; returns the hidden state of each."""
         size = self.limits.kv_block_size
-        blocks = self._slots.block_tables[token_slots, positions // size].long()
+        slots, positions = self._upload(layout.token_slots), self._upload(layout.positions)
+        blocks = self._slots.block_tables[slots, self._upload(layout.positions // size)]
         batch = SdpaBatch.build(
             self._cache,
             positions=positions,
-            kv_indices=blocks * size + positions % size,
-            query_lens=counts.tolist(),
-            context_lens=(starts + counts).tolist(),
-            block_tables=self._slots.block_tables[row_slots],
+            kv_indices=blocks * size + self._upload(layout.positions % size),
+            query_lens=layout.query_lens,
+            context_lens=layout.context_lens,
+            block_tables=self._slots.block_tables[self._upload(layout.row_slots)],
         )
-        hidden = self._model.embed(self._slots.tokens[token_slots, positions])
-        places = {row.slot: offset for row, offset in zip(rows, first - starts, strict=True)}
+        hidden = self._model.embed(self._slots.tokens[slots, positions])
         for scatter in scatters:
-            begin = places[scatter.slot] + scatter.position
+            begin = layout.token_of(scatter.slot, scatter.position)
             embeddings = self._images[scatter.image_slot, scatter.first :][: scatter.count]
             hidden[begin : begin + scatter.count] = embeddings
         return self._model.forward(hidden, self._cache, batch)
 
-    def _to_device(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self._device, non_blocking=True)
-
-    def _sample(self, hidden: Tensor, slots: list[int]) -> Tensor:
-        """Draws the next token of each slot from its last hidden state and remembers it."""
-        if not slots:
+    def _sample(self, hidden: Tensor, layout: StepLayout) -> Tensor:
+        """Draws the next token of each row that reached its end, and remembers it."""
+        if not layout.sampling_slots:
             return torch.empty(0, dtype=torch.int64)
-        rows = [
-            SamplingRow(self._slots[s].sampling, self._slots[s].length, self._slots.generated(s))
-            for s in slots
-        ]
-        token_ids = sample(self._model.logits(hidden), rows)
-        self._slots.append(slots, token_ids)
+        last = hidden.index_select(0, self._upload(layout.sampling_tokens))
+        rows = [self._slots.sampling_row(slot) for slot in layout.sampling_slots]
+        token_ids = sample(self._model.logits(last), rows)
+        self._slots.append(layout.sampling_slots, token_ids)
         return token_ids
+
+    def _upload(self, values: Ints) -> Tensor:
+        return torch.from_numpy(values).to(self._device, non_blocking=True)

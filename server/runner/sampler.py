@@ -22,12 +22,13 @@ GREEDY_BELOW = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class SamplingRow:
-    """A row that samples: its parameters, the position of the new token, and what the request has
-    generated so far (looked at only where `params.penalised`)."""
+    """A row that samples."""
 
     params: SamplingParams
     position: int
-    generated: Tensor
+    """Of the new token."""
+    generated: Tensor | None
+    """What the request has generated so far; only needed where `params.penalised`."""
 
 
 def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
@@ -39,9 +40,9 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     Returns:
         int64 [rows].
     """
-    for row, penalised in zip(logits, rows, strict=True):
-        if penalised.params.penalised:
-            _penalise(row, penalised)
+    for index, row in enumerate(rows):
+        if row.generated is not None:
+            _penalise(logits[index], row.params, row.generated)
     token_ids = logits.argmax(dim=-1)
     random = [i for i, row in enumerate(rows) if row.params.temperature >= GREEDY_BELOW]
     if random:
@@ -49,13 +50,13 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     return token_ids
 
 
-def _penalise(logits: Tensor, row: SamplingRow) -> None:
+def _penalise(logits: Tensor, params: SamplingParams, generated: Tensor) -> None:
     """Lowers, in place, the logits [vocabulary] of tokens that were generated before: OpenAI's
     presence and frequency penalties, then the repetition penalty of transformers."""
-    counts = row.generated.bincount(minlength=len(logits))
+    counts = generated.bincount(minlength=len(logits))
     seen = counts > 0
-    logits -= row.params.presence_penalty * seen + row.params.frequency_penalty * counts
-    factor = row.params.repetition_penalty
+    logits -= params.presence_penalty * seen + params.frequency_penalty * counts
+    factor = params.repetition_penalty
     logits.copy_(
         torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
     )

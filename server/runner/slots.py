@@ -13,6 +13,7 @@ from torch import Tensor
 
 from server.engine.plan import Grow, Install, Row, RunnerLimits, StepPlan
 from server.messages import SamplingParams
+from server.runner.sampler import SamplingRow
 
 
 @dataclass(slots=True)
@@ -77,11 +78,15 @@ class Slots:
     def append(self, slots: list[int], token_ids: Tensor) -> None:
         """Adds the token that each of `slots` has sampled; the values stay on the device."""
         lengths = [self._slots[slot].length for slot in slots]
-        self.tokens[slots, lengths] = token_ids
+        places = torch.tensor([slots, lengths], device=token_ids.device)
+        self.tokens.index_put_((places[0], places[1]), token_ids)
         for slot in slots:
             self._slots[slot].length += 1
 
-    def generated(self, slot: int) -> Tensor:
-        """Tokens after the prompt, on the device."""
+    def sampling_row(self, slot: int) -> SamplingRow:
+        """How the next token of a slot is drawn."""
         state = self._slots[slot]
-        return self.tokens[slot, state.prompt_length : state.length]
+        generated = None
+        if state.sampling.penalised:
+            generated = self.tokens[slot, state.prompt_length : state.length]
+        return SamplingRow(state.sampling, state.length, generated)

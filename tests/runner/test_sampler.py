@@ -7,13 +7,11 @@ from torch import Tensor
 from server.messages import SamplingParams
 from server.runner.sampler import SamplingRow, sample
 
-NOTHING = torch.tensor([], dtype=torch.int64)
-
 
 def draw(logits: Tensor, draws: int, **params: float) -> Tensor:
     """Tokens that many positions of one request draw from the same logits."""
     sampling = SamplingParams(seed=11, **params)  # type: ignore[arg-type]
-    rows = [SamplingRow(sampling, position, NOTHING) for position in range(draws)]
+    rows = [SamplingRow(sampling, position, None) for position in range(draws)]
     return sample(logits.repeat(draws, 1), rows)
 
 
@@ -75,7 +73,9 @@ def test_rows_do_not_disturb_each_other() -> None:
         SamplingParams(seed=7, min_p=0.1, repetition_penalty=1.3),
     ]
     generated = torch.tensor([1, 2, 2, 3])
-    rows = [SamplingRow(p, 40 + i, generated) for i, p in enumerate(params)]
+    rows = [
+        SamplingRow(p, 40 + i, generated if p.penalised else None) for i, p in enumerate(params)
+    ]
     together = sample(logits.clone(), rows)
     for index, row in enumerate(rows):
         assert sample(logits[index : index + 1].clone(), [row]) == together[index]

@@ -1,0 +1,64 @@
+"""The rows of a step as flat arrays: which token of which slot stands where.
+
+Everything here follows from lengths, so it is made on the host with numpy while the device still
+works on the step before; a step uploads a few small index arrays and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine.plan import Row
+from server.runner.slots import Slot
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StepLayout:
+    """T tokens of R rows, each row's tokens side by side, in the order of the rows."""
+
+    positions: Ints
+    """Of each token in its sequence: [T]."""
+    token_slots: Ints
+    """Slot of each token: [T]."""
+    row_slots: Ints
+    """[R]."""
+    query_lens: list[int]
+    context_lens: list[int]
+    first_tokens: Ints
+    """Where in T each row begins: [R]."""
+    sampling_tokens: Ints
+    """Where in T the last tokens of rows that sample stand: [S]."""
+    sampling_slots: list[int]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], slots: Sequence[Slot]) -> StepLayout:
+        """Layout of `rows`; `slots` are theirs, one by one, before the step."""
+        counts = np.array([row.count for row in rows])
+        starts = np.array([slot.computed for slot in slots])
+        row_slots = np.array([row.slot for row in rows])
+        ends = counts.cumsum()
+        first_tokens = ends - counts
+        contexts = starts + counts
+        samples = contexts == np.array([slot.length for slot in slots])
+        return cls(
+            positions=np.arange(ends[-1]) + np.repeat(starts - first_tokens, counts),
+            token_slots=np.repeat(row_slots, counts),
+            row_slots=row_slots,
+            query_lens=counts.tolist(),
+            context_lens=contexts.tolist(),
+            first_tokens=first_tokens,
+            sampling_tokens=ends[samples] - 1,
+            sampling_slots=row_slots[samples].tolist(),
+        )
+
+    def token_of(self, slot: int, position: int) -> int:
+        """Where in T a position of a slot stands."""
+        row = int(np.flatnonzero(self.row_slots == slot)[0])
+        first = int(self.first_tokens[row])
+        return first + position - int(self.positions[first])
