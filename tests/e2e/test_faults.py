@@ -74,6 +74,12 @@ def check_answer(daemon: Daemon) -> None:
     assert answer["choices"][0]["token_ids"] == case["generated_ids"]
 
 
+def test_the_api_process_runs_without_torch(daemon: Daemon) -> None:
+    maps = {role: child.memory_maps() for role, child in daemon.children().items()}
+    loaded = {role: any("libtorch" in m.path for m in files) for role, files in maps.items()}
+    assert loaded == {"api": False, "engine": True}
+
+
 def test_a_killed_engine_ends_streams_and_comes_back() -> None:
     with running(*EXACT) as daemon:
         streams, threads = start_streams(daemon, 4)
