@@ -16,6 +16,8 @@ import statistics
 import tempfile
 import time
 from array import array
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +27,11 @@ import torch
 from server.demo.random_checkpoint import write_random_checkpoint
 from server.engine.loop import Engine
 from server.engine.plan import RunnerLimits, StepPlan, StepResult
+from server.engine.request import Matcher
 from server.engine.scheduler import Scheduler
 from server.ipc import EngineEndpoint
 from server.kernels.attention import KVCache
-from server.messages import Ready, SamplingParams, Submit
+from server.messages import Grammar, Ready, SamplingParams, Submit
 from server.model.spec import ModelSpec
 from server.model.weights import load_model
 from server.runner.runner import LocalRunner
@@ -40,8 +43,18 @@ PROMPT_TOKENS = 64
 class Done:
     value: StepResult
 
+    def provide(self, masks: Sequence[bytes | None]) -> None:
+        raise AssertionError("nothing here has a grammar")
+
     def result(self) -> StepResult:
         return self.value
+
+
+class NoCompiler:
+    """For requests without grammars."""
+
+    def compile(self, grammar: Grammar) -> Future[Matcher]:
+        raise AssertionError("nothing here has a grammar")
 
 
 class NullRunner:
@@ -130,7 +143,7 @@ def turn_time_us(requests: int, steps: int) -> float:
     )
     with tempfile.TemporaryDirectory() as run_dir:
         endpoint = EngineEndpoint(Path(run_dir))
-        engine = Engine(NullRunner(room), endpoint, scheduler, ready)
+        engine = Engine(NullRunner(room), endpoint, scheduler, NoCompiler(), ready)
         times_s = []
         for _ in range(steps):
             begin = time.perf_counter()

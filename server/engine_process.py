@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from server.child import Assignment, run_child
+from server.engine.grammar import GrammarCompiler, Vocabulary
 from server.engine.loop import Engine
 from server.engine.scheduler import Scheduler
+from server.frontend.tokenizer import Tokenizer
 from server.ipc import EngineEndpoint
 from server.messages import Ready
+from server.model.spec import ModelSpec
 from server.runner.build import build_runner
 
 log = logging.getLogger(__name__)
@@ -20,8 +23,11 @@ log = logging.getLogger(__name__)
 
 def run_engine(assignment: Assignment) -> None:
     signal.signal(signal.SIGTERM, _exit)
-    settings = assignment.parsed_settings()
-    runner = build_runner(settings, Path(assignment.checkpoint))
+    settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
+    compiler = GrammarCompiler(
+        read_vocabulary(checkpoint), ModelSpec.load(checkpoint).text.vocab_size
+    )
+    runner = build_runner(settings, checkpoint)
     try:
         ready = runner.describe()
         for line in summary(assignment, ready):
@@ -30,11 +36,25 @@ def run_engine(assignment: Assignment) -> None:
             runner,
             EngineEndpoint(Path(assignment.run_dir)),
             Scheduler(runner.limits, prefix_cache=settings.prefix_cache),
+            compiler,
             ready,
             check_integrity=settings.check_integrity,
         ).run()
     finally:
+        compiler.close()
         runner.close()
+
+
+def read_vocabulary(checkpoint: Path) -> Vocabulary:
+    """The bytes of every token, for grammars; the engine has no other use for text."""
+    tokenizer = Tokenizer.load(checkpoint)
+    ids = range(tokenizer.vocab_size)
+    return Vocabulary(
+        token_bytes=[tokenizer.token_bytes(token_id) for token_id in ids],
+        special_ids=[token_id for token_id in ids if tokenizer.is_special(token_id)],
+        stop_ids=tokenizer.stop_ids,
+        encode=tokenizer.encode_text,
+    )
 
 
 def summary(assignment: Assignment, ready: Ready) -> list[str]:

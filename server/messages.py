@@ -36,6 +36,16 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True):
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     seed: int = 0
+    logit_bias: dict[int, float] = {}
+    """Added to the logits of these token ids."""
+    allowed_token_ids: list[int] | None = None
+    """Nothing else is ever drawn."""
+    bad_words: list[list[int]] = []
+    """Token sequences whose last token is never drawn after the others."""
+    min_tokens: int = 0
+    """Stop tokens are not drawn before so many tokens."""
+    logprobs: int | None = None
+    """Report the log probability of each drawn token and of so many of the likeliest."""
 
     @property
     def penalised(self) -> bool:
@@ -43,6 +53,17 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True):
             self.presence_penalty != 0.0
             or self.frequency_penalty != 0.0
             or self.repetition_penalty != 1.0
+        )
+
+    @property
+    def shaped(self) -> bool:
+        """Whether anything changes the logits before a token is drawn."""
+        return (
+            self.penalised
+            or bool(self.logit_bias)
+            or self.allowed_token_ids is not None
+            or bool(self.bad_words)
+            or self.min_tokens > 0
         )
 
 
@@ -58,6 +79,21 @@ class ImageRef(msgspec.Struct, frozen=True, array_like=True):
     length: int
 
 
+class GrammarKind(StrEnum):
+    """In which language a grammar is written."""
+
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    LARK = "lark"
+
+
+class Grammar(msgspec.Struct, frozen=True, array_like=True):
+    """What the answer must match."""
+
+    kind: GrammarKind
+    text: str
+
+
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A request for one continuation. One raw frame of uint8 RGB pixels follows per entry of
     `images`, in order: height x width x 3 bytes."""
@@ -71,6 +107,11 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """At least 1; the API has already cut it to the room left in the context."""
     stop_ids: list[int]
     cache_salt: bytes = b""
+    grammar: Grammar | None = None
+    prompt_logprobs: int | None = None
+    """Report log probabilities of the prompt's tokens too, and so many of the likeliest each."""
+    priority: int = 0
+    """Lower goes first."""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -96,6 +137,16 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
     ranks: int
 
 
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """Natural logarithms of what the model itself thought of a token, before temperature,
+    penalties, biases and masks."""
+
+    logprob: float
+    top_ids: list[int]
+    """The likeliest tokens, likeliest first; as many as were asked for."""
+    top_logprobs: list[float]
+
+
 class Delta(msgspec.Struct, frozen=True, array_like=True):
     """News of one request: the tokens of a step, or its end, or both."""
 
@@ -105,6 +156,10 @@ class Delta(msgspec.Struct, frozen=True, array_like=True):
     cached_tokens: int = 0
     """Prompt tokens whose KV came from the prefix cache; meaningful on the first delta."""
     error: str | None = None
+    logprobs: list[TokenLogprob] | None = None
+    """One for each of `token_ids`, where they were asked for."""
+    prompt_logprobs: list[TokenLogprob] | None = None
+    """For the prompt's tokens from the second on; on the first delta with tokens."""
 
 
 class Gauges(msgspec.Struct, frozen=True, array_like=True):

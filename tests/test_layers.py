@@ -29,11 +29,12 @@ ALLOWED = {
     "kernels": LEAVES,
     "model": LEAVES | {"kernels", "model.spec"},
     "runner": LEAVES | {"engine.plan", "model", "model.spec", "kernels"},
-    "demo": LEAVES | {"model", "model.spec"},
+    "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
     "supervisor": LEAVES | {"child"},
     "cli": LEAVES | {"model.locate", "supervisor"},
     "api_process": LEAVES | {"api", "child"},
-    "engine_process": LEAVES | {"child", "engine", "ipc", "runner"},
+    "engine_process": LEAVES
+    | {"child", "engine", "frontend.tokenizer", "ipc", "model.spec", "runner"},
     "__main__": {"cli"},
 }
 ROOTS = {"cli", "supervisor", "api_process", "engine_process", "__main__"}

@@ -16,6 +16,10 @@ class LaunchedRow:
     end: int
     samples: bool
 
+    @property
+    def masked(self) -> bool:
+        return self.samples and self.request.matcher is not None
+
 
 class Draft:
     """Filled by the scheduler request by request, then turned into a plan."""
@@ -28,6 +32,7 @@ class Draft:
         self._encodes: list[Encode] = []
         self._scatters: list[Scatter] = []
         self._rows: list[Row] = []
+        self._masked: list[int] = []
 
     def can_encode(self, cost_tokens: int) -> bool:
         """Whether a picture fits the budget with a token to spare. The first picture of a step
@@ -43,11 +48,13 @@ class Draft:
         assert request.slot is not None
         self.budget -= count
         request.scheduled += count
-        samples = request.scheduled == request.length
-        request.unknown += samples
+        row = LaunchedRow(request, request.scheduled, request.scheduled == request.length)
+        request.unknown += row.samples
         request.in_flight += 1
+        self.rows.append(row)
         self._rows.append(Row(request.slot, count))
-        self.rows.append(LaunchedRow(request, request.scheduled, samples))
+        if row.masked:
+            self._masked.append(request.slot)
 
     def scatter(
         self, request: Request, position: int, image_slot: int, first: int, count: int
@@ -70,4 +77,5 @@ class Draft:
             self._encodes,
             self._scatters,
             None if repeats else self._rows,
+            self._masked,
         )

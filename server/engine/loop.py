@@ -12,12 +12,17 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NoReturn
 
-from server.engine.plan import Pending, Runner
+from server.engine.intake import Compiler, Incoming, Intake
+from server.engine.plan import Pending, Runner, StepPlan
 from server.engine.scheduler import PeerDelta, Scheduler
 from server.ipc import EngineEndpoint
-from server.messages import Cancel, Delta, Hello, Outputs, Ready, Submit
+from server.messages import Cancel, Delta, FinishReason, Hello, Outputs, Ready, Submit
 
 DEPTH = 2
+COMPILING_POLL_S = 0.002
+"""How often an engine that waits for a grammar alone looks whether it is there."""
+
+NO_GRAMMAR = "The grammar of the answer cannot be compiled."
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +31,7 @@ class Engine:
     """Ties a runner to the API processes.
 
     Args:
+        compiler: of the grammars that answers must match.
         ready: what `Hello` is answered with.
         check_integrity: assert every invariant after each step.
     """
@@ -35,6 +41,7 @@ class Engine:
         runner: Runner,
         endpoint: EngineEndpoint,
         scheduler: Scheduler,
+        compiler: Compiler,
         ready: Ready,
         *,
         check_integrity: bool = False,
@@ -42,9 +49,10 @@ class Engine:
         self._runner = runner
         self._endpoint = endpoint
         self._scheduler = scheduler
+        self._intake = Intake(compiler)
         self._ready = ready
         self._check_integrity = check_integrity
-        self._pending: deque[Pending] = deque()
+        self._pending: deque[tuple[StepPlan, Pending]] = deque()
         self._peers: set[bytes] = set()
 
     def run(self) -> NoReturn:
@@ -54,30 +62,61 @@ class Engine:
 
     def step(self, wait_s: float | None) -> None:
         """One turn of the loop; with nothing to do it waits up to `wait_s` for a message."""
-        self._receive(wait_s if self._scheduler.idle else 0.0)
+        if not self._scheduler.idle:
+            wait_s = 0.0
+        elif self._intake.busy:
+            wait_s = COMPILING_POLL_S
+        self._receive(wait_s)
         plan = self._scheduler.schedule()
         if plan is not None:
-            self._pending.append(self._runner.launch(plan))
+            self._pending.append((plan, self._runner.launch(plan)))
+            if len(self._pending) == 1:
+                self._provide_masks()
         if self._pending and (plan is None or len(self._pending) == DEPTH):
-            self._report(self._scheduler.retire(self._pending.popleft().result()))
+            _, oldest = self._pending.popleft()
+            self._report(self._scheduler.retire(oldest.result()))
+            self._provide_masks()
         if self._check_integrity:
             self._scheduler.check_integrity()
+
+    def _provide_masks(self) -> None:
+        """Lets the oldest pending step draw: whatever came before it has been read."""
+        if self._pending:
+            plan, oldest = self._pending[0]
+            if plan.masked:
+                oldest.provide(self._scheduler.masks())
 
     def _receive(self, wait_s: float | None) -> None:
         deltas: list[PeerDelta] = []
         for peer, message, pictures in self._endpoint.receive(wait_s):
             match message:
-                case Submit():
+                case Submit(grammar=None):
                     deltas += self._scheduler.submit(peer, message, pictures)
+                case Submit():
+                    self._intake.add(peer, message, pictures)
                 case Cancel():
+                    if self._intake.cancel(peer, message.id):
+                        deltas.append((peer, Delta(message.id, [], FinishReason.CANCELLED)))
                     deltas += self._scheduler.cancel(peer, message.id)
                 case Hello():
-                    log.info("connected to %s", peer.decode(errors="replace"))
-                    self._scheduler.forget_peer(peer)
-                    self._peers.add(peer)
-                    self._endpoint.send(peer, self._ready)
+                    self._welcome(peer)
+        for incoming in self._intake.compiled():
+            deltas += self._submit_compiled(incoming)
         if deltas:
             self._report(deltas)
+
+    def _submit_compiled(self, incoming: Incoming) -> list[PeerDelta]:
+        peer, submit = incoming.peer, incoming.submit
+        if incoming.matcher.exception() is not None:
+            return [(peer, Delta(submit.id, [], FinishReason.ERROR, error=NO_GRAMMAR))]
+        return self._scheduler.submit(peer, submit, incoming.pixels, incoming.matcher.result())
+
+    def _welcome(self, peer: bytes) -> None:
+        log.info("connected to %s", peer.decode(errors="replace"))
+        self._intake.forget_peer(peer)
+        self._scheduler.forget_peer(peer)
+        self._peers.add(peer)
+        self._endpoint.send(peer, self._ready)
 
     def _report(self, deltas: Iterable[PeerDelta]) -> None:
         """One message to each API process, also to those without news: the gauges are for all."""

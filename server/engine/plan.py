@@ -16,11 +16,12 @@ Contract of a runner:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
-from server.messages import SamplingParams
+from server.messages import SamplingParams, TokenLogprob
 
 
 class Install(msgspec.Struct, frozen=True, array_like=True):
@@ -33,6 +34,10 @@ class Install(msgspec.Struct, frozen=True, array_like=True):
     computed: int
     blocks: list[int]
     sampling: SamplingParams
+    stop_ids: list[int] = []
+    """What `sampling.min_tokens` holds back."""
+    prompt_logprobs: int | None = None
+    """Report the prompt's log probabilities, with so many of the likeliest tokens each."""
 
 
 class Grow(msgspec.Struct, frozen=True, array_like=True):
@@ -79,6 +84,16 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     scatters: list[Scatter] = []
     rows: list[Row] | None = None
     """None: the rows of the plan before, each with a count of 1."""
+    masked: list[int] = []
+    """Slots that draw under a mask; the masks come by `Pending.provide`, beside the computation."""
+
+
+class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log probabilities of the prompt's tokens at `position` and after it."""
+
+    slot: int
+    position: int
+    entries: list[TokenLogprob]
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
@@ -86,10 +101,18 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True):
 
     step: int
     token_ids: list[int]
+    logprobs: list[TokenLogprob | None] = []
+    """Beside `token_ids`; empty where no row asked for them."""
+    prompt_logprobs: list[PromptLogprobs] = []
 
 
 class Pending(Protocol):
     """A launched step."""
+
+    def provide(self, masks: Sequence[bytes | None]) -> None:
+        """Gives the masks of the plan's `masked` slots, in their order, once all earlier tokens are
+        known: bit i, little-endian, says whether token i may be drawn; None allows all. A step
+        with masked slots does not end before."""
 
     def result(self) -> StepResult:
         """Waits until the step is done. Raises what the step raised."""

@@ -10,15 +10,33 @@ samples one more token.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Protocol
 
 from server.engine.plan import RunnerLimits
-from server.messages import ImageRef, SamplingParams, Submit
+from server.messages import ImageRef, SamplingParams, Submit, TokenLogprob
 
 KEY_BYTES = 16
+
+
+class Matcher(Protocol):
+    """A grammar and how far the answer has come in it."""
+
+    def mask(self) -> bytes:
+        """Which tokens may come next; see `plan.Pending.provide`."""
+
+    def accept(self, token_id: int) -> None: ...
+
+    @property
+    def failed(self) -> bool: ...
+
+    @property
+    def complete(self) -> bool:
+        """Nothing but the end can follow."""
 
 
 class Status(Enum):
@@ -42,6 +60,11 @@ class Request:
     max_tokens: int
     stop_ids: frozenset[int]
     cache_salt: bytes
+    prompt_logprobs_wanted: int | None
+    matcher: Matcher | None
+    """Follows the grammar of the answer, if it has one."""
+    rank: tuple[int, int]
+    """Place among all requests: priority, then order of arrival. Lower goes first."""
 
     status: Status = Status.WAITING
     unknown: int = 0
@@ -55,13 +78,20 @@ class Request:
     held_images: dict[int, int] = field(default_factory=dict)
     """Index into `images` to the image slot that this request references."""
     admitted: bool = False
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of the prompt's tokens from the second on, as far as they are known."""
     cached_tokens: int = 0
     """Prompt tokens that the first admission found in the prefix cache."""
     _keys: list[bytes] = field(default_factory=list)
 
     @classmethod
     def from_submit(
-        cls, peer: bytes, submit: Submit, pixels: Sequence[memoryview | bytes]
+        cls,
+        peer: bytes,
+        submit: Submit,
+        pixels: Sequence[memoryview | bytes],
+        matcher: Matcher | None = None,
+        arrival: int = 0,
     ) -> Request:
         tokens = array("i")
         tokens.frombytes(submit.prompt)
@@ -76,6 +106,9 @@ class Request:
             max_tokens=submit.max_tokens,
             stop_ids=frozenset(submit.stop_ids),
             cache_salt=submit.cache_salt,
+            prompt_logprobs_wanted=submit.prompt_logprobs,
+            matcher=matcher,
+            rank=(submit.priority, arrival),
         )
 
     def fault(self, limits: RunnerLimits) -> str | None:
@@ -85,7 +118,14 @@ class Request:
             return "a request needs a prompt and room for an answer"
         if self.prompt_length + self.max_tokens > limits.max_model_len:
             return f"prompt and answer are longer than {limits.max_model_len} tokens"
-        if min(self.tokens) < 0 or max(self.tokens) >= limits.vocab_size:
+        named = (
+            *self.tokens,
+            *self.stop_ids,
+            *self.sampling.logit_bias,
+            *(self.sampling.allowed_token_ids or ()),
+            *itertools.chain(*self.sampling.bad_words),
+        )
+        if min(named) < 0 or max(named) >= limits.vocab_size:
             return "a token id is outside the vocabulary"
         return self._image_fault(limits)
 

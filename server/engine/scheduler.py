@@ -1,8 +1,8 @@
 """The policy: who computes how many tokens in the next step, and who has to wait.
 
 One token budget per step. Requests that decode come first, then prompts in the order of arrival,
-cut into chunks where the budget ends. When blocks run out the youngest request is preempted and
-later recomputed. The scheduler knows lengths, never the values of tokens in flight, so a step can
+cut into chunks where the budget ends. When blocks run out the last in rank is preempted and later
+recomputed. The scheduler knows lengths, never the values of tokens in flight, so a step can
 be planned before the one before it has been read back.
 
 What a request holds (slot, blocks, image references) is given up only when no launched plan names
@@ -11,19 +11,30 @@ it any more; `check_integrity` asserts this and the other invariants.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import deque
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from server.engine.blocks import BlockPool
 from server.engine.draft import Draft, LaunchedRow
 from server.engine.images import ImageSlots
-from server.engine.plan import Grow, Install, RunnerLimits, StepPlan, StepResult
-from server.engine.request import Request, Status
+from server.engine.plan import (
+    Grow,
+    Install,
+    PromptLogprobs,
+    RunnerLimits,
+    StepPlan,
+    StepResult,
+)
+from server.engine.request import Matcher, Request, Status
 from server.engine.totals import Totals
-from server.messages import Delta, FinishReason, Gauges, Submit
+from server.messages import Delta, FinishReason, Gauges, Submit, TokenLogprob
 
 PeerDelta = tuple[bytes, Delta]
+
+GRAMMAR_FAILED = "The answer could not follow its grammar."
 
 
 class Scheduler:
@@ -41,10 +52,11 @@ class Scheduler:
         self._images = ImageSlots(limits.image_slots)
         self._slots = list(range(limits.slots - 1, -1, -1))
         self._requests: dict[tuple[bytes, int], Request] = {}
-        self._waiting: deque[Request] = deque()
-        self._running: list[Request] = []  # in the order of admission
+        self._waiting: list[Request] = []  # by rank, like those that run
+        self._running: list[Request] = []
         self._leaving: set[Request] = set()  # preempted or finished, but named by a launched plan
         self._launched: deque[tuple[int, list[LaunchedRow]]] = deque()
+        self._arrivals = itertools.count()
         self._next_step = 0
         self._last_slots: list[int] = []
         self._totals = Totals()
@@ -52,17 +64,21 @@ class Scheduler:
     # Requests come and go.
 
     def submit(
-        self, peer: bytes, submit: Submit, pixels: Sequence[memoryview | bytes]
+        self,
+        peer: bytes,
+        submit: Submit,
+        pixels: Sequence[memoryview | bytes],
+        matcher: Matcher | None = None,
     ) -> list[PeerDelta]:
         """Takes a request into the queue; one that could never run is answered at once."""
-        request = Request.from_submit(peer, submit, pixels)
+        request = Request.from_submit(peer, submit, pixels, matcher, next(self._arrivals))
         fault = request.fault(self._limits)
         if (peer, request.id) in self._requests:
             fault = "the id of the request is in use"
         if fault is not None:
             return [(peer, Delta(request.id, [], FinishReason.ERROR, error=fault))]
         self._requests[peer, request.id] = request
-        self._waiting.append(request)
+        _insert(self._waiting, request)
         return []
 
     def cancel(self, peer: bytes, request_id: int) -> list[PeerDelta]:
@@ -106,8 +122,8 @@ class Scheduler:
             # An older request may have preempted this one a moment ago.
             if draft.budget and request.status is Status.RUNNING and self._grow(request, draft):
                 self._compute(request, draft)
-        while draft.budget and self._waiting and self._admit(self._waiting[0], draft):
-            self._compute(self._running[-1], draft)
+        while draft.budget and self._waiting and self._admit(request := self._waiting[0], draft):
+            self._compute(request, draft)
         if not draft.rows:
             return None
         plan = draft.plan(self._next_step, self._last_slots)
@@ -193,8 +209,8 @@ class Scheduler:
         room = self._blocks.available - self._blocks.unreferenced(cached)
         if room < needed + len(self._running) or not self._can_start(request, computed, draft):
             return False
-        self._waiting.popleft()
-        self._running.append(request)
+        self._waiting.remove(request)
+        _insert(self._running, request)
         request.status = Status.RUNNING
         request.slot = self._slots.pop()
         self._blocks.acquire(cached)
@@ -213,13 +229,16 @@ class Scheduler:
                 computed=computed,
                 blocks=list(request.blocks),
                 sampling=request.sampling,
+                stop_ids=sorted(request.stop_ids) if request.sampling.min_tokens else [],
+                prompt_logprobs=request.prompt_logprobs_wanted,
             )
         )
         return True
 
     def _cached_prefix(self, request: Request) -> list[int]:
-        """Cached blocks that the request begins with; at least one token is left to compute."""
-        if not self._prefix_cache:
+        """Cached blocks that the request begins with; at least one token is left to compute, and
+        all of them where their log probabilities were asked for."""
+        if not self._prefix_cache or request.prompt_logprobs_wanted is not None:
             return []
         size = self._limits.kv_block_size
         keys = itertools.islice(request.prefix_keys(size), (request.length - 1) // size)
@@ -247,8 +266,8 @@ class Scheduler:
         return True
 
     def _make_room(self, request: Request, draft: Draft) -> bool:
-        """Preempts from the youngest on until a block is free. Blocks of whoever is still named by
-        a launched plan come free when it retires: then the request waits a step instead."""
+        """Preempts from the last in rank on until a block is free. Blocks of whoever a launched
+        plan still names come free when it retires: then the request waits a step instead."""
         drafted = {row.request for row in draft.rows}
         for victim in [r for r in reversed(self._running) if r not in drafted]:
             if self._blocks.available or self._leaving:
@@ -261,7 +280,7 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         self._totals.preemptions += 1
         self._running.remove(request)
-        self._waiting.appendleft(request)
+        _insert(self._waiting, request)
         request.status = Status.WAITING
         self._leave(request)
 
@@ -296,7 +315,9 @@ class Scheduler:
         """Takes the tokens of the oldest launched step; returns the news of its requests."""
         step, rows = self._launched.popleft()
         assert step == result.step
-        tokens = iter(result.token_ids)
+        tokens = iter(zip_longest(result.token_ids, result.logprobs))
+        for part in result.prompt_logprobs:
+            _take_prompt_logprobs(rows, part)
         deltas = []
         for row in rows:
             request = row.request
@@ -304,11 +325,11 @@ class Scheduler:
             if request.held_images:
                 self._release_images(request, row.end)
             if row.samples:
-                token = next(tokens)
+                token, logprob = next(tokens)
                 request.unknown -= 1
                 # Nobody waits for a token that was sampled after the end.
                 if request.status is not Status.FINISHED:
-                    deltas.append((request.peer, self._accept(request, token)))
+                    deltas.append((request.peer, self._accept(request, token, logprob)))
             if not request.in_flight and request in self._leaving:
                 self._vacate(request)
         return deltas
@@ -320,19 +341,49 @@ class Scheduler:
                 del request.held_images[index]
                 self._images.release(image.digest)
 
-    def _accept(self, request: Request, token: int) -> Delta:
+    def _accept(self, request: Request, token: int, logprob: TokenLogprob | None) -> Delta:
         request.tokens.append(token)
         self._totals.generated_tokens += 1
-        finish = None
-        if token in request.stop_ids:
-            finish = FinishReason.STOP
-        elif len(request.tokens) - request.prompt_length == request.max_tokens:
-            finish = FinishReason.LENGTH
+        finish = self._finish_reason(request, token)
         if request.status is Status.RUNNING:
             self._seal(request)
         if finish is not None:
             self._finish(request)
-        return Delta(request.id, [token], finish, cached_tokens=request.cached_tokens)
+        first = len(request.tokens) == request.prompt_length + 1
+        wants_prompt = request.prompt_logprobs_wanted is not None
+        return Delta(
+            request.id,
+            [token],
+            finish,
+            cached_tokens=request.cached_tokens,
+            error=GRAMMAR_FAILED if finish is FinishReason.ERROR else None,
+            logprobs=None if logprob is None else [logprob],
+            prompt_logprobs=request.prompt_logprobs if first and wants_prompt else None,
+        )
+
+    def _finish_reason(self, request: Request, token: int) -> FinishReason | None:
+        if token in request.stop_ids:
+            return FinishReason.STOP
+        if request.matcher is not None:
+            request.matcher.accept(token)
+            if request.matcher.failed:
+                return FinishReason.ERROR
+            if request.matcher.complete:
+                return FinishReason.STOP
+        if len(request.tokens) - request.prompt_length == request.max_tokens:
+            return FinishReason.LENGTH
+        return None
+
+    def masks(self) -> list[bytes | None]:
+        """Masks of the oldest launched plan, all of whose earlier tokens are known."""
+        _, rows = self._launched[0]
+        return [
+            row.request.matcher.mask()
+            if row.request.matcher is not None and row.request.status is not Status.FINISHED
+            else None
+            for row in rows
+            if row.masked
+        ]
 
     def check_integrity(self) -> None:
         """Asserts the invariants; for tests and for `--check-integrity`."""
@@ -358,3 +409,15 @@ class Scheduler:
             assert 0 <= request.scheduled <= request.length <= self._limits.max_model_len
             assert len(request.blocks) * size >= request.scheduled
             assert request.sealed <= request.scheduled // size
+
+
+def _insert(requests: list[Request], request: Request) -> None:
+    """Keeps a list of requests in the order of their ranks."""
+    bisect.insort(requests, request, key=lambda request: request.rank)
+
+
+def _take_prompt_logprobs(rows: Sequence[LaunchedRow], part: PromptLogprobs) -> None:
+    """Appends what is new: a request that was preempted reports the same positions again."""
+    request = next(row.request for row in rows if row.request.slot == part.slot)
+    known = len(request.prompt_logprobs) + 1
+    request.prompt_logprobs += part.entries[known - part.position :]

@@ -7,55 +7,23 @@ or follows from the plan; tokens come back by a copy that only `result` waits fo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from server.engine.plan import Encode, RunnerLimits, Scatter, StepPlan, StepResult
+from server.engine.plan import Encode, Row, RunnerLimits, Scatter, StepPlan
 from server.kernels.attention import KVCache
 from server.kernels.sdpa import SdpaBatch
 from server.messages import Ready
 from server.model.internvl import InternVLChat
 from server.runner.inputs import Ints, StepLayout
+from server.runner.logprobs import Logprobs
+from server.runner.pending import Masks, PendingStep, PromptPart, Sampled
 from server.runner.sampler import sample
-from server.runner.slots import Slots
-
-
-@dataclass(frozen=True, slots=True)
-class HostCopy:
-    """Values on their way from the device."""
-
-    values: Tensor
-    arrived: torch.cuda.Event | None
-
-    @classmethod
-    def start(cls, values: Tensor) -> HostCopy:
-        if values.device.type == "cpu":
-            return cls(values, None)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copy = values.to("cpu", non_blocking=True)
-        event.record()
-        return cls(copy, event)
-
-    def wait(self) -> list[int]:
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        values: list[int] = self.values.tolist()
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class PendingStep:
-    """A step on its way; see `engine.plan.Pending`."""
-
-    step: int
-    token_ids: Future[HostCopy]
-
-    def result(self) -> StepResult:
-        return StepResult(self.step, self.token_ids.result().wait())
+from server.runner.slots import Slot, Slots
 
 
 class LocalRunner:
@@ -80,16 +48,21 @@ class LocalRunner:
         )
         self._next_step = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._awaiting_masks: deque[Future[Masks]] = deque()
 
     def launch(self, plan: StepPlan) -> PendingStep:
         assert plan.step == self._next_step, "a plan was lost or repeated"
         self._next_step += 1
-        return PendingStep(plan.step, self._thread.submit(self._execute, plan))
+        masks: Future[Masks] = Future()
+        if plan.masked:
+            self._awaiting_masks.append(masks)
+            masks.add_done_callback(lambda _: self._awaiting_masks.popleft())
+        return PendingStep(plan.step, self._thread.submit(self._execute, plan, masks), masks)
 
     def rehearse(self, plan: StepPlan) -> None:
         """Executes a plan that does not count, before the first that does."""
         assert self._next_step == 0
-        self._thread.submit(self._execute, plan).result().wait()
+        self._thread.submit(self._execute, plan, Future()).result().wait(plan.step)
 
     def describe(self) -> Ready:
         """What API processes are told."""
@@ -105,17 +78,26 @@ class LocalRunner:
         )
 
     def close(self) -> None:
+        for masks in list(self._awaiting_masks):
+            masks.cancel()
         self._thread.shutdown(cancel_futures=True)
 
     @torch.inference_mode()
-    def _execute(self, plan: StepPlan) -> HostCopy:
+    def _execute(self, plan: StepPlan, masks: Future[Masks]) -> Sampled:
         rows = self._slots.apply(plan)
         self._encode(plan.encodes)
-        layout = StepLayout.of(rows, [self._slots[row.slot] for row in rows])
+        slots = [self._slots[row.slot] for row in rows]
+        layout = StepLayout.of(rows, slots)
         hidden = self._forward(layout, plan.scatters)
-        for row in rows:
-            self._slots[row.slot].computed += row.count
-        return HostCopy.start(self._sample(hidden, layout))
+        prompts = [
+            part
+            for row, slot, first in zip(rows, slots, layout.first_tokens.tolist(), strict=True)
+            if slot.prompt_logprobs is not None
+            and (part := self._prompt_logprobs(row, slot, hidden[first : first + row.count]))
+        ]
+        for row, slot in zip(rows, slots, strict=True):
+            slot.computed += row.count
+        return self._sample(hidden, layout, plan.masked, masks, prompts).to_host()
 
     def _encode(self, encodes: Sequence[Encode]) -> None:
         if not encodes:
@@ -148,15 +130,44 @@ class LocalRunner:
             hidden[begin : begin + scatter.count] = embeddings
         return self._model.forward(hidden, self._cache, batch)
 
-    def _sample(self, hidden: Tensor, layout: StepLayout) -> Tensor:
+    def _sample(
+        self,
+        hidden: Tensor,
+        layout: StepLayout,
+        masked: Sequence[int],
+        masks: Future[Masks],
+        prompts: list[PromptPart],
+    ) -> Sampled:
         """Draws the next token of each row that reached its end, and remembers it."""
         if not layout.sampling_slots:
-            return torch.empty(0, dtype=torch.int64)
-        last = hidden.index_select(0, self._upload(layout.sampling_tokens))
+            return Sampled(torch.empty(0, dtype=torch.int64), None, [], prompts)
+        logits = self._model.logits(hidden.index_select(0, self._upload(layout.sampling_tokens)))
         rows = [self._slots.sampling_row(slot) for slot in layout.sampling_slots]
-        token_ids = sample(self._model.logits(last), rows)
+        counts = [row.params.logprobs for row in rows]
+        asked = [index for index, count in enumerate(counts) if count is not None]
+        untouched = logits[asked]  # a copy: sampling bends the logits
+        row_masks: list[bytes | None] = []
+        if masked:
+            by_slot = dict(zip(masked, masks.result(), strict=True))
+            row_masks = [by_slot.get(slot) for slot in layout.sampling_slots]
+        token_ids = sample(logits, rows, row_masks)
         self._slots.append(layout.sampling_slots, token_ids)
-        return token_ids
+        if not asked:
+            return Sampled(token_ids, None, [], prompts)
+        top = max(count for count in counts if count is not None)
+        return Sampled(token_ids, Logprobs.of(untouched, token_ids[asked], top), counts, prompts)
+
+    def _prompt_logprobs(self, row: Row, slot: Slot, hidden: Tensor) -> PromptPart | None:
+        """What the model thought of the prompt's tokens that follow the positions of a chunk with
+        the states `hidden` [tokens, hidden]."""
+        first = slot.computed + 1
+        targets = self._slots.tokens[row.slot, first : min(first + row.count, slot.prompt_length)]
+        if not len(targets):
+            return None
+        assert slot.prompt_logprobs is not None
+        logits = self._model.logits(hidden[: len(targets)])
+        logprobs = Logprobs.of(logits, targets, slot.prompt_logprobs)
+        return PromptPart(row.slot, first, logprobs, slot.prompt_logprobs)
 
     def _upload(self, values: Ints) -> Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)

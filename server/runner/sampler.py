@@ -2,64 +2,46 @@
 
 Greedy rows take the largest logit. Random rows add Gumbel noise and take the largest sum, which
 draws from the softmax without a sort or a read-back. Only rows that ask for top_k, top_p or min_p
-are sorted, and only rows with penalties look at what they have generated.
+are sorted, and only rows that ask for it are shaped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from server.messages import SamplingParams
 from server.runner.noise import gumbel_noise, noise_key
+from server.runner.shaping import SamplingRow, apply_mask, shape_logits
 
 GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy: dividing by them would overflow."""
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingRow:
-    """A row that samples."""
-
-    params: SamplingParams
-    position: int
-    """Of the new token."""
-    generated: Tensor | None
-    """What the request has generated so far; only needed where `params.penalised`."""
-
-
-def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+def sample(
+    logits: Tensor, rows: Sequence[SamplingRow], masks: Sequence[bytes | None] = ()
+) -> Tensor:
     """Draws a token for each row.
 
     Args:
         logits: float32 [rows, vocabulary]; may be changed.
+        masks: which tokens each row may draw, where there are any; see `engine.plan.Pending`.
 
     Returns:
         int64 [rows].
     """
     for index, row in enumerate(rows):
-        if row.generated is not None:
-            _penalise(logits[index], row.params, row.generated)
+        if row.params.shaped:
+            shape_logits(logits[index], row)
+        if masks and (mask := masks[index]) is not None:
+            apply_mask(logits[index], mask)
     token_ids = logits.argmax(dim=-1)
     random = [i for i, row in enumerate(rows) if row.params.temperature >= GREEDY_BELOW]
     if random:
         token_ids[random] = _draw(logits[random], [rows[i] for i in random])
     return token_ids
-
-
-def _penalise(logits: Tensor, params: SamplingParams, generated: Tensor) -> None:
-    """Lowers, in place, the logits [vocabulary] of tokens that were generated before: OpenAI's
-    presence and frequency penalties, then the repetition penalty of transformers."""
-    counts = generated.bincount(minlength=len(logits))
-    seen = counts > 0
-    logits -= params.presence_penalty * seen + params.frequency_penalty * counts
-    factor = params.repetition_penalty
-    logits.copy_(
-        torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
-    )
 
 
 def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from server.engine.plan import Grow, Install, Row, RunnerLimits, StepPlan
 from server.messages import SamplingParams
-from server.runner.sampler import SamplingRow
+from server.runner.shaping import SamplingRow
 
 
 @dataclass(slots=True)
@@ -27,6 +27,8 @@ class Slot:
     """Positions with keys and values."""
     num_blocks: int
     sampling: SamplingParams
+    stop_ids: tuple[int, ...]
+    prompt_logprobs: int | None
 
 
 class Slots:
@@ -66,6 +68,8 @@ class Slots:
             computed=install.computed,
             num_blocks=0,
             sampling=install.sampling,
+            stop_ids=tuple(install.stop_ids),
+            prompt_logprobs=install.prompt_logprobs,
         )
         self._grow(Grow(install.slot, install.blocks))
 
@@ -87,6 +91,6 @@ class Slots:
         """How the next token of a slot is drawn."""
         state = self._slots[slot]
         generated = None
-        if state.sampling.penalised:
+        if state.sampling.shaped:
             generated = self.tokens[slot, state.prompt_length : state.length]
-        return SamplingRow(state.sampling, state.length, generated)
+        return SamplingRow(state.sampling, state.length, generated, state.stop_ids)

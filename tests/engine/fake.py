@@ -38,13 +38,39 @@ def limits(**changes: int) -> RunnerLimits:
     return RunnerLimits(**(values | changes))
 
 
-def next_token(contents: Sequence[Content], seed: int) -> int:
+def next_token(contents: Sequence[Content], seed: int, mask: bytes | None = None) -> int:
     digest = hashlib.blake2b(repr((list(contents), seed)).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little") % VOCAB_SIZE
+    allowed = [t for t in range(VOCAB_SIZE) if mask is None or mask[t // 8] >> t % 8 & 1]
+    return allowed[int.from_bytes(digest, "little") % len(allowed)]
 
 
-def expected_tokens(submit: Submit, pixels: Sequence[bytes]) -> list[int]:
+class CountingMatcher:
+    """A grammar: token i of the answer leaves the remainder i when divided by 3; `size` in all."""
+
+    failed = False
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.accepted = 0
+
+    def mask(self) -> bytes:
+        bits = sum(1 << token for token in range(self.accepted % 3, VOCAB_SIZE, 3))
+        return bits.to_bytes(VOCAB_SIZE // 8 + 1, "little")
+
+    def accept(self, token_id: int) -> None:
+        assert token_id % 3 == self.accepted % 3, "a token outside the mask"
+        self.accepted += 1
+
+    @property
+    def complete(self) -> bool:
+        return self.accepted == self.size
+
+
+def expected_tokens(
+    submit: Submit, pixels: Sequence[bytes], grammar_size: int | None = None
+) -> list[int]:
     """The answer by the definition: one request, one token at a time, no cache of any kind."""
+    matcher = None if grammar_size is None else CountingMatcher(grammar_size)
     prompt = array("i")
     prompt.frombytes(submit.prompt)
     contents: list[Content] = [("token", b"", token) for token in prompt]
@@ -52,9 +78,16 @@ def expected_tokens(submit: Submit, pixels: Sequence[bytes]) -> list[int]:
         for index in range(image.length):
             contents[image.offset + index] = ("image", bytes(data), index)
     answer: list[int] = []
-    while len(answer) < submit.max_tokens and not (answer and answer[-1] in submit.stop_ids):
-        answer.append(next_token(contents, submit.sampling.seed))
+    while len(answer) < submit.max_tokens:
+        mask = None if matcher is None else matcher.mask()
+        answer.append(next_token(contents, submit.sampling.seed, mask))
         contents.append(("token", b"", answer[-1]))
+        if answer[-1] in submit.stop_ids:
+            break
+        if matcher is not None:
+            matcher.accept(answer[-1])
+            if matcher.complete:
+                break
     return answer
 
 
@@ -69,10 +102,19 @@ class Slot:
 
 
 @dataclass
-class Done:
-    value: StepResult
+class Launched:
+    """A step that is computed when its masks are there, at once if it needs none."""
+
+    runner: FakeRunner
+    plan: StepPlan
+    value: StepResult | None = None
+
+    def provide(self, masks: Sequence[bytes | None]) -> None:
+        assert self.value is None
+        self.value = self.runner.execute(self.plan, masks)
 
     def result(self) -> StepResult:
+        assert self.value is not None, "the masks never came"
         return self.value
 
 
@@ -84,10 +126,18 @@ class FakeRunner:
     pictures: dict[int, bytes] = field(default_factory=dict)
     plans: list[StepPlan] = field(default_factory=list)
     _last_slots: list[int] = field(default_factory=list)
+    _last: Launched | None = None
 
-    def launch(self, plan: StepPlan) -> Done:
+    def launch(self, plan: StepPlan) -> Launched:
         assert plan.step == len(self.plans), "plans must be consecutive"
+        assert self._last is None or self._last.value is not None, "masks must come in time"
         self.plans.append(plan)
+        self._last = Launched(self, plan)
+        if not plan.masked:
+            self._last.provide([])
+        return self._last
+
+    def execute(self, plan: StepPlan, masks: Sequence[bytes | None]) -> StepResult:
         for install in plan.installs:
             self._install(install)
         for grow in plan.grows:
@@ -96,7 +146,9 @@ class FakeRunner:
         assert len(set(encoded)) == len(encoded), "two pictures in one slot"
         for encode in plan.encodes:
             self.pictures[encode.image_slot] = bytes(encode.pixels)
-        return Done(StepResult(plan.step, self._forward(plan)))
+        return StepResult(
+            plan.step, self._forward(plan, dict(zip(plan.masked, masks, strict=True)))
+        )
 
     def close(self) -> None:
         self.slots.clear()
@@ -108,7 +160,7 @@ class FakeRunner:
             list(tokens), install.computed, list(install.blocks), install.sampling.seed
         )
 
-    def _forward(self, plan: StepPlan) -> list[int]:
+    def _forward(self, plan: StepPlan, masks: dict[int, bytes | None]) -> list[int]:
         rows = [(r.slot, r.count) for r in plan.rows] if plan.rows is not None else []
         if plan.rows is None:
             rows = [(slot, 1) for slot in self._last_slots]
@@ -127,7 +179,9 @@ class FakeRunner:
         for slot, count in rows:  # all keys and values are written before anything is read
             self._write(slot, count, embeddings)
         assert not embeddings, "an embedding outside its chunk"
-        return [self._sample(self.slots[slot]) for slot, _ in rows if self._samples(slot)]
+        sampling = [slot for slot, _ in rows if self._samples(slot)]
+        assert masks.keys() <= set(sampling), "a mask for a row that does not sample"
+        return [self._sample(self.slots[slot], masks.get(slot)) for slot in sampling]
 
     def _write(
         self, slot: int, count: int, embeddings: dict[tuple[int, int], tuple[str, bytes, int]]
@@ -144,10 +198,10 @@ class FakeRunner:
     def _samples(self, slot: int) -> bool:
         return self.slots[slot].computed == len(self.slots[slot].tokens)
 
-    def _sample(self, state: Slot) -> int:
+    def _sample(self, state: Slot, mask: bytes | None) -> int:
         size = self.limits.kv_block_size
         contents = [self.kv[state.blocks[p // size], p % size] for p in range(state.computed)]
-        token = next_token(contents, state.seed)
+        token = next_token(contents, state.seed, mask)
         state.tokens.append(token)
         return token
 
@@ -161,6 +215,7 @@ def make_submit(
     stop_ids: Sequence[int] = (),
     seed: int = 0,
     cache_salt: bytes = b"",
+    priority: int = 0,
 ) -> Submit:
     """A request; `images` are (offset, pixels)."""
     refs = [
@@ -175,4 +230,5 @@ def make_submit(
         max_tokens=max_tokens,
         stop_ids=list(stop_ids),
         cache_salt=cache_salt,
+        priority=priority,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from server.engine.plan import Pending, Runner
+from server.engine.plan import Pending, Runner, StepPlan
+from server.engine.request import Matcher
 from server.engine.scheduler import PeerDelta, Scheduler
 from server.messages import Delta, FinishReason, Submit
 
@@ -19,10 +20,12 @@ class Harness:
         self._runner = runner
         self.scheduler = Scheduler(runner.limits, prefix_cache=prefix_cache)
         self.deltas: dict[int, list[Delta]] = {}
-        self._pending: deque[Pending] = deque()
+        self._pending: deque[tuple[StepPlan, Pending]] = deque()
 
-    def submit(self, submit: Submit, pixels: Sequence[bytes] = ()) -> None:
-        self._note(self.scheduler.submit(PEER, submit, list(pixels)))
+    def submit(
+        self, submit: Submit, pixels: Sequence[bytes] = (), matcher: Matcher | None = None
+    ) -> None:
+        self._note(self.scheduler.submit(PEER, submit, list(pixels), matcher))
 
     def cancel(self, request_id: int) -> None:
         self._note(self.scheduler.cancel(PEER, request_id))
@@ -32,11 +35,18 @@ class Harness:
         plan = self.scheduler.schedule()
         self.scheduler.check_integrity()
         if plan is not None:
-            self._pending.append(self._runner.launch(plan))
+            self._pending.append((plan, self._runner.launch(plan)))
+            if len(self._pending) == 1:
+                self._provide_masks()
         if self._pending and (plan is None or len(self._pending) == 2):
-            self._note(self.scheduler.retire(self._pending.popleft().result()))
+            self._note(self.scheduler.retire(self._pending.popleft()[1].result()))
+            self._provide_masks()
             self.scheduler.check_integrity()
         return not self.scheduler.idle
+
+    def _provide_masks(self) -> None:
+        if self._pending and self._pending[0][0].masked:
+            self._pending[0][1].provide(self.scheduler.masks())
 
     def run(self) -> None:
         while self.step():

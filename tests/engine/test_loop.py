@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
@@ -10,12 +12,15 @@ import pytest
 import zmq
 
 from server.engine.loop import Engine
+from server.engine.request import Matcher
 from server.engine.scheduler import Scheduler
 from server.ipc import EngineEndpoint, engine_address
 from server.messages import (
     Cancel,
     Delta,
     FinishReason,
+    Grammar,
+    GrammarKind,
     Hello,
     Outputs,
     Ready,
@@ -23,7 +28,13 @@ from server.messages import (
     ToApi,
     ToEngine,
 )
-from tests.engine.fake import FakeRunner, expected_tokens, limits, make_submit
+from tests.engine.fake import (
+    CountingMatcher,
+    FakeRunner,
+    expected_tokens,
+    limits,
+    make_submit,
+)
 
 READY = Ready(
     max_model_len=64,
@@ -62,6 +73,22 @@ class Client:
         self._socket.close()
 
 
+class CountingCompiler:
+    """Takes the text of a grammar for its size, and its time."""
+
+    def compile(self, grammar: Grammar) -> Future[Matcher]:
+        matcher: Future[Matcher] = Future()
+
+        def finish() -> None:
+            try:
+                matcher.set_result(CountingMatcher(int(grammar.text)))
+            except ValueError as error:
+                matcher.set_exception(error)
+
+        threading.Timer(0.05, finish).start()
+        return matcher
+
+
 class Setting:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -69,7 +96,12 @@ class Setting:
         self.scheduler = Scheduler(self.runner.limits)
         self.endpoint = EngineEndpoint(run_dir)
         self.engine = Engine(
-            self.runner, self.endpoint, self.scheduler, READY, check_integrity=True
+            self.runner,
+            self.endpoint,
+            self.scheduler,
+            CountingCompiler(),
+            READY,
+            check_integrity=True,
         )
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.clients: list[Client] = []
@@ -153,6 +185,37 @@ def test_a_process_that_comes_back_is_rid_of_its_old_requests(setting: Setting) 
     submit: Submit = make_submit(1, range(6))
     again.send(submit)
     assert tokens(setting.answers(again)[1]) == expected_tokens(submit, [])
+
+
+def with_grammar(submit: Submit, text: str) -> Submit:
+    return msgspec.structs.replace(submit, grammar=Grammar(GrammarKind.REGEX, text))
+
+
+def test_a_grammar_is_compiled_while_others_run(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    constrained, free = make_submit(1, range(5), max_tokens=9), make_submit(2, range(7))
+    client.send(with_grammar(constrained, "6"))
+    client.send(free)
+    deltas = setting.answers(client, count=2)
+    assert tokens(deltas[1]) == expected_tokens(constrained, [], grammar_size=6)
+    assert tokens(deltas[2]) == expected_tokens(free, [])
+    assert next(iter(deltas)) == 2, "nobody waits for a grammar"
+
+
+def test_what_is_no_grammar_ends_its_request(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    client.send(with_grammar(make_submit(1, range(5)), "none"))
+    (delta,) = setting.answers(client)[1]
+    assert delta.finish is FinishReason.ERROR
+
+
+def test_a_request_can_be_cancelled_while_its_grammar_is_compiled(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    client.send(with_grammar(make_submit(1, range(5)), "6"))
+    client.send(Cancel(1))
+    (delta,) = setting.answers(client)[1]
+    assert delta.finish is FinishReason.CANCELLED
+    assert setting.scheduler.idle
 
 
 def test_a_request_that_cannot_run_is_answered_while_idle(setting: Setting) -> None:

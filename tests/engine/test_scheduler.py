@@ -3,8 +3,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.engine.plan import RunnerLimits
+from server.engine.request import Matcher
 from server.messages import FinishReason, Submit
-from tests.engine.fake import FakeRunner, expected_tokens, limits, make_submit
+from tests.engine.fake import CountingMatcher, FakeRunner, expected_tokens, limits, make_submit
 from tests.engine.harness import PEER, Harness
 
 A, B = b"aaaa", b"bbbb"
@@ -18,9 +19,18 @@ class Checked(Harness):
         self.expected: dict[int, list[int]] = {}
         super().__init__(self.runner, prefix_cache=prefix_cache)
 
-    def submit(self, submit: Submit, pixels: Sequence[bytes] = ()) -> None:
-        self.expected[submit.id] = expected_tokens(submit, pixels)
-        super().submit(submit, pixels)
+    def submit(
+        self,
+        submit: Submit,
+        pixels: Sequence[bytes] = (),
+        matcher: Matcher | None = None,
+        *,
+        grammar_size: int | None = None,
+    ) -> None:
+        self.expected[submit.id] = expected_tokens(submit, pixels, grammar_size)
+        if grammar_size is not None:
+            matcher = CountingMatcher(grammar_size)
+        super().submit(submit, pixels, matcher)
 
     def check_answers(self) -> None:
         for request_id, tokens in self.expected.items():
@@ -254,3 +264,43 @@ def test_equal_ids_of_two_peers_are_two_requests() -> None:
     assert harness.scheduler.submit(b"api-1", make_submit(1, range(3)), []) == []
     harness.run()
     assert harness.scheduler.idle
+
+
+def test_a_grammar_is_followed_beside_those_without_one() -> None:
+    harness = Checked()
+    harness.submit(make_submit(1, range(9), max_tokens=8), grammar_size=20)
+    harness.submit(make_submit(2, range(5), max_tokens=9))
+    harness.submit(make_submit(3, range(7), max_tokens=9), grammar_size=4)
+    harness.run()
+    harness.check_answers()
+    assert len(harness.tokens(1)) == 8
+    assert harness.finish(1) is FinishReason.LENGTH
+    assert len(harness.tokens(3)) == 4
+    assert harness.finish(3) is FinishReason.STOP
+
+
+def test_a_grammar_that_fails_ends_its_request_alone() -> None:
+    class Failing(CountingMatcher):
+        @property
+        def failed(self) -> bool:  # type: ignore[override]
+            return self.accepted == 2
+
+    harness = Checked()
+    Harness.submit(harness, make_submit(1, range(9), max_tokens=8), matcher=Failing(9))
+    harness.submit(make_submit(2, range(5), max_tokens=9))
+    harness.run()
+    harness.check_answers()
+    assert harness.finish(1) is FinishReason.ERROR
+    assert "grammar" in (harness.deltas[1][-1].error or "")
+
+
+def test_lower_priorities_go_first_and_are_preempted_last() -> None:
+    harness = Checked(limits(slots=1))
+    for request_id, priority in enumerate((5, 0, -1, 0)):
+        submit = make_submit(request_id, range(5), priority=priority, seed=request_id)
+        harness.submit(submit)
+    order = []
+    while harness.step():
+        order += [i for i in harness.deltas if i not in order]
+    harness.check_answers()
+    assert order == [2, 1, 3, 0]

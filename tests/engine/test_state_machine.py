@@ -53,6 +53,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 14),
         stop_ids=st.sets(st.integers(0, VOCAB_SIZE - 1), max_size=4),
         seed=st.integers(0, 2),
+        grammar_size=st.none() | st.integers(1, 10),
+        priority=st.integers(-1, 1),
     )
     def submit(
         self,
@@ -63,6 +65,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_tokens: int,
         stop_ids: set[int],
         seed: int,
+        grammar_size: int | None,
+        priority: int,
     ) -> None:
         prompt = [head] * length
         images = []
@@ -76,9 +80,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_tokens=max_tokens,
             stop_ids=sorted(stop_ids),
             seed=seed,
+            priority=priority,
         )
         self.next_id += 1
-        self.harness.submit(submit, pictures)
+        self.harness.submit(submit, pictures, grammar_size=grammar_size)
 
     @rule(steps=st.integers(1, 6))
     def step(self, steps: int) -> None:

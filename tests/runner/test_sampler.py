@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from server.messages import SamplingParams
-from server.runner.sampler import SamplingRow, sample
+from server.runner.sampler import sample
+from server.runner.shaping import SamplingRow
 
 
 def draw(logits: Tensor, draws: int, **params: float) -> Tensor:
@@ -13,12 +14,6 @@ def draw(logits: Tensor, draws: int, **params: float) -> Tensor:
     sampling = SamplingParams(seed=11, **params)  # type: ignore[arg-type]
     rows = [SamplingRow(sampling, position, None) for position in range(draws)]
     return sample(logits.repeat(draws, 1), rows)
-
-
-def one(logits: Tensor, generated: list[int], **params: float) -> int:
-    sampling = SamplingParams(temperature=0.0, **params)  # type: ignore[arg-type]
-    row = SamplingRow(sampling, 0, torch.tensor(generated, dtype=torch.int64))
-    return int(sample(logits[None].clone(), [row]))
 
 
 def test_temperature_zero_is_greedy_whatever_else_is_set() -> None:
@@ -79,22 +74,3 @@ def test_rows_do_not_disturb_each_other() -> None:
     together = sample(logits.clone(), rows)
     for index, row in enumerate(rows):
         assert sample(logits[index : index + 1].clone(), [row]) == together[index]
-
-
-def test_penalties_look_at_generated_tokens() -> None:
-    logits = torch.tensor([2.0, 1.9, -1.0])
-    assert one(logits, []) == 0
-    assert one(logits, [0], presence_penalty=0.2) == 1
-    assert one(logits, [0], frequency_penalty=0.06) == 0
-    assert one(logits, [0, 0], frequency_penalty=0.06) == 1
-    assert one(logits, [0], repetition_penalty=1.1) == 1
-    assert one(logits, [0, 1], repetition_penalty=1.1) == 0
-
-
-def test_the_repetition_penalty_lowers_negative_logits_too() -> None:
-    logits = torch.tensor([-1.0, -1.05])
-    assert one(logits, [0], repetition_penalty=1.2) == 1
-
-
-def test_a_negative_penalty_invites_repetition() -> None:
-    assert one(torch.tensor([1.0, 0.9]), [1], presence_penalty=-0.5) == 1
