@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from server import __version__, logs
+from server import __version__, logs, terminal
 from server.errors import StartupError
 from server.model.locate import locate
 from server.settings import ENV_PREFIX, Settings
@@ -23,10 +23,13 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = vars(build_parser().parse_args(argv))
-    del arguments["command"]
+    arguments = build_parser().parse_args(argv)
+    if arguments.command != "serve":
+        sys.exit(terminal.run(arguments))
+    flags = vars(arguments)
+    del flags["command"]
     try:
-        settings = Settings(**arguments)
+        settings = Settings(**flags)
     except ValidationError as error:
         sys.exit("\n".join(f"internvl-serve: {line}" for line in explain(error)))
     logs.configure(settings.log_level, "main")
@@ -57,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"internvl-serve {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve_command = commands.add_parser("serve", help="serve a model over HTTP")
+    terminal.add_commands(commands)
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")
         help_text = f"{field.description} [{default_text(field)}env: {ENV_PREFIX}{name.upper()}]"

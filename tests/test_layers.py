@@ -31,7 +31,8 @@ ALLOWED = {
     "runner": LEAVES | {"engine.plan", "model", "model.spec", "kernels"},
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
     "supervisor": LEAVES | {"child"},
-    "cli": LEAVES | {"model.locate", "supervisor"},
+    "terminal": set(),
+    "cli": LEAVES | {"model.locate", "supervisor", "terminal"},
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
     | {"child", "engine", "frontend.tokenizer", "ipc", "model.spec", "runner"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.engine.blocks import BlockPool
-from server.engine.images import ImageSlots
 from server.messages import Gauges
 
 
@@ -29,14 +28,14 @@ class Totals:
             self.images_cached += 1
 
     def gauges(
-        self, *, running: int, waiting: int, blocks: BlockPool, images: ImageSlots
+        self, *, running: int, waiting: int, blocks: BlockPool, image_slots_used: int
     ) -> Gauges:
         return Gauges(
             requests_running=running,
             requests_waiting=waiting,
             kv_blocks_used=blocks.used,
             kv_blocks=blocks.num_blocks,
-            image_slots_used=images.used,
+            image_slots_used=image_slots_used,
             prompt_tokens_total=self.prompt_tokens,
             cached_tokens_total=self.cached_tokens,
             generated_tokens_total=self.generated_tokens,
