@@ -23,6 +23,7 @@ ALLOWED = {
     "child": LEAVES,
     "model.spec": LEAVES,
     "model.locate": LEAVES,
+    "model.shards": LEAVES | {"model.spec"},
     "frontend": LEAVES,
     "api": LEAVES | {"frontend", "ipc", "metrics", "model.spec"},
     "engine": LEAVES | {"ipc", "metrics"},
@@ -48,6 +49,7 @@ NEVER = {
     "engine": {"torch", "fastapi", "starlette"},
     "model.spec": {"torch"},
     "model.locate": {"torch"},
+    "model.shards": {"torch"},
     "cli": {"torch", "fastapi"},
     "supervisor": {"torch", "fastapi"},
 }
