@@ -28,8 +28,10 @@ ALLOWED = {
     "api": LEAVES | {"frontend", "ipc", "metrics", "model.spec"},
     "engine": LEAVES | {"ipc", "metrics"},
     "kernels": LEAVES,
-    "model": LEAVES | {"kernels", "model.spec"},
-    "runner": LEAVES | {"engine.plan", "model", "model.spec", "kernels"},
+    "distributed": LEAVES,
+    "model": LEAVES | {"distributed", "kernels", "model.shards", "model.spec"},
+    "runner": LEAVES
+    | {"distributed", "engine.plan", "kernels", "model", "model.shards", "model.spec"},
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
     "supervisor": LEAVES | {"child"},
     "terminal": set(),

@@ -1,95 +1,146 @@
 """The names of a checkpoint's tensors: which part of which parameter each of them fills.
 
 The layout is that of InternVL-Chat-V1-2. A tensor that is kept together with others (query, key and
-value; gate and up) is named as a view of the joined parameter, so copying into it is all a loader
-has to do.
+value; gate and up) is named as a view of the joined parameter, and a rank's part of a tensor by
+where it is cut out, so copying is all a loader has to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from server.model.intern_vit import InternViT, VisionLayer
+from server.model.intern_vit import InternViT, VisionAttention, VisionLayer
 from server.model.internvl import InternVLChat, Projector
-from server.model.layers import META, LayerNorm, Linear, RMSNorm
+from server.model.layers import META, LayerNorm, Linear, RMSNorm, RowLinear
 from server.model.llama import Llama, LlamaLayer
 
-Named = Iterator[tuple[str, Tensor]]
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What `target` takes of a stored tensor: as much as it holds along `dim`, from `start` on."""
+
+    target: Tensor
+    dim: int = 0
+    start: int = 0
+
+
+Named = Iterator[tuple[str, Part]]
+
+
+def checkpoint_parts(model: InternVLChat) -> dict[str, list[Part]]:
+    """What a rank needs of every tensor of a checkpoint, by name. Targets of vision layers that
+    feed nothing are on the meta device: they belong to the checkpoint and not to the model."""
+    parts: dict[str, list[Part]] = {}
+    for name, part in _model(model):
+        parts.setdefault(name, []).append(part)
+    return parts
 
 
 def checkpoint_tensors(model: InternVLChat) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint by name. Those of vision layers that feed nothing are on the
-    meta device: they belong to the checkpoint and not to the model."""
-    tensors = dict(_vision(model.vision))
-    for index in range(model.spec.vision.layers_used, model.spec.vision.num_layers):
-        tensors.update(_vision_layer(index, VisionLayer(model.spec.vision, META)))
-    tensors.update(_projector(model.projector))
-    tensors.update(_language(model.language))
-    return tensors
+    """Every tensor of a checkpoint by name, as a model of one rank holds them."""
+    return {name: part.target for name, (part,) in checkpoint_parts(model).items()}
+
+
+def _model(model: InternVLChat) -> Named:
+    yield from _vision(model.vision)
+    vision = model.spec.vision
+    for index in range(vision.layers_used, vision.num_layers):
+        yield from _vision_layer(index, VisionLayer(vision, META))
+    yield from _projector(model.projector)
+    yield from _language(model.language)
 
 
 def _vision(vision: InternViT) -> Named:
     embeddings, prefix = vision.embeddings, "vision_model.embeddings"
     side = embeddings.patch_size
     assert embeddings.patch.bias is not None
-    yield f"{prefix}.class_embedding", embeddings.class_token
-    yield f"{prefix}.position_embedding", embeddings.positions
-    yield f"{prefix}.patch_embedding.weight", embeddings.patch.weight.view(-1, 3, side, side)
-    yield f"{prefix}.patch_embedding.bias", embeddings.patch.bias
+    yield f"{prefix}.class_embedding", Part(embeddings.class_token)
+    yield f"{prefix}.position_embedding", Part(embeddings.positions)
+    yield f"{prefix}.patch_embedding.weight", Part(embeddings.patch.weight.view(-1, 3, side, side))
+    yield f"{prefix}.patch_embedding.bias", Part(embeddings.patch.bias)
     for index, layer in enumerate(vision.layers):
         yield from _vision_layer(index, layer)
 
 
 def _vision_layer(index: int, layer: VisionLayer) -> Named:
     prefix = f"vision_model.encoder.layers.{index}"
-    yield from _module(f"{prefix}.norm1", layer.norm1)
-    yield from _module(f"{prefix}.attn.qkv", layer.attention.qkv)
-    if layer.attention.q_norm and layer.attention.k_norm:
-        yield from _module(f"{prefix}.attn.q_norm", layer.attention.q_norm)
-        yield from _module(f"{prefix}.attn.k_norm", layer.attention.k_norm)
-    yield from _module(f"{prefix}.attn.proj", layer.attention.proj)
-    yield f"{prefix}.ls1", layer.scale1
-    yield from _module(f"{prefix}.norm2", layer.norm2)
-    yield from _module(f"{prefix}.mlp.fc1", layer.mlp.fc1)
-    yield from _module(f"{prefix}.mlp.fc2", layer.mlp.fc2)
-    yield f"{prefix}.ls2", layer.scale2
+    yield from _norm(f"{prefix}.norm1", layer.norm1)
+    yield from _vision_attention(f"{prefix}.attn", layer.attention)
+    yield f"{prefix}.ls1", Part(layer.scale1)
+    yield from _norm(f"{prefix}.norm2", layer.norm2)
+    yield from _columns(f"{prefix}.mlp.fc1", layer.mlp.fc1, layer.mlp.columns.start)
+    yield from _rows(f"{prefix}.mlp.fc2", layer.mlp.fc2, layer.mlp.columns.start)
+    yield f"{prefix}.ls2", Part(layer.scale2)
+
+
+def _vision_attention(prefix: str, attention: VisionAttention) -> Named:
+    """One stored matrix holds all queries, then all keys, then all values."""
+    first = attention.heads.start * attention.head_dim
+    full_width, width = attention.proj.weight.shape
+    for name, tensor in (("weight", attention.qkv.weight), ("bias", attention.qkv.bias)):
+        if tensor is None:
+            continue
+        if width == full_width:
+            yield f"{prefix}.qkv.{name}", Part(tensor)
+            continue
+        for index, part in enumerate(tensor.chunk(3)):
+            yield f"{prefix}.qkv.{name}", Part(part, start=index * full_width + first)
+    if attention.norm:
+        yield f"{prefix}.q_norm.weight", Part(attention.norm.q_weight, start=first)
+        yield f"{prefix}.k_norm.weight", Part(attention.norm.k_weight, start=first)
+    yield from _rows(f"{prefix}.proj", attention.proj, first)
 
 
 def _projector(projector: Projector) -> Named:
-    yield from _module("mlp1.0", projector.norm)
-    yield from _module("mlp1.1", projector.fc1)
-    yield from _module("mlp1.3", projector.fc2)
+    yield from _norm("mlp1.0", projector.norm)
+    yield from _columns("mlp1.1", projector.fc1, projector.inner.start)
+    yield from _rows("mlp1.3", projector.fc2, projector.inner.start)
 
 
 def _language(language: Llama) -> Named:
-    yield "language_model.model.embed_tokens.weight", language.embed_tokens
+    first = language.shard.vocabulary.start
+    yield "language_model.model.embed_tokens.weight", Part(language.embed_tokens, start=first)
     for index, layer in enumerate(language.layers):
-        yield from _language_layer(f"language_model.model.layers.{index}", layer)
-    yield from _module("language_model.model.norm", language.norm)
-    yield from _module("language_model.lm_head", language.lm_head)
+        yield from _language_layer(f"language_model.model.layers.{index}", layer, language)
+    yield from _norm("language_model.model.norm", language.norm)
+    yield from _columns("language_model.lm_head", language.lm_head, first)
 
 
-def _language_layer(prefix: str, layer: LlamaLayer) -> Named:
-    attention, mlp = layer.attention, layer.mlp
-    widths = [count * attention.head_dim for count in attention.heads]
-    q, k, v = torch.split(attention.qkv.weight, widths)
+def _language_layer(prefix: str, layer: LlamaLayer, language: Llama) -> Named:
+    attention, mlp, shard = layer.attention, layer.mlp, language.shard
+    size = attention.head_dim
+    q, k, v = torch.split(attention.qkv.weight, [count * size for count in attention.heads])
     gate, up = mlp.gate_up.weight.chunk(2)
-    yield from _module(f"{prefix}.input_layernorm", layer.input_norm)
-    yield f"{prefix}.self_attn.q_proj.weight", q
-    yield f"{prefix}.self_attn.k_proj.weight", k
-    yield f"{prefix}.self_attn.v_proj.weight", v
-    yield from _module(f"{prefix}.self_attn.o_proj", attention.out)
-    yield from _module(f"{prefix}.post_attention_layernorm", layer.post_attention_norm)
-    yield f"{prefix}.mlp.gate_proj.weight", gate
-    yield f"{prefix}.mlp.up_proj.weight", up
-    yield from _module(f"{prefix}.mlp.down_proj", mlp.down)
+    yield from _norm(f"{prefix}.input_layernorm", layer.input_norm)
+    yield f"{prefix}.self_attn.q_proj.weight", Part(q, start=shard.heads.start * size)
+    yield f"{prefix}.self_attn.k_proj.weight", Part(k, start=shard.kv_heads.start * size)
+    yield f"{prefix}.self_attn.v_proj.weight", Part(v, start=shard.kv_heads.start * size)
+    yield from _rows(f"{prefix}.self_attn.o_proj", attention.out, shard.heads.start * size)
+    yield from _norm(f"{prefix}.post_attention_layernorm", layer.post_attention_norm)
+    yield f"{prefix}.mlp.gate_proj.weight", Part(gate, start=shard.mlp.start)
+    yield f"{prefix}.mlp.up_proj.weight", Part(up, start=shard.mlp.start)
+    yield from _rows(f"{prefix}.mlp.down_proj", mlp.down, shard.mlp.start)
 
 
-def _module(name: str, module: Linear | RMSNorm | LayerNorm) -> Named:
-    yield f"{name}.weight", module.weight
-    bias = getattr(module, "bias", None)
-    if bias is not None:
-        yield f"{name}.bias", bias
+def _norm(name: str, norm: RMSNorm | LayerNorm) -> Named:
+    yield f"{name}.weight", Part(norm.weight)
+    if isinstance(norm, LayerNorm):
+        yield f"{name}.bias", Part(norm.bias)
+
+
+def _columns(name: str, linear: Linear, start: int) -> Named:
+    """A matrix of which a rank has some of the outputs."""
+    yield f"{name}.weight", Part(linear.weight, start=start)
+    if linear.bias is not None:
+        yield f"{name}.bias", Part(linear.bias, start=start)
+
+
+def _rows(name: str, linear: RowLinear, start: int) -> Named:
+    """A matrix of which a rank has some of the inputs; the bias is everybody's."""
+    yield f"{name}.weight", Part(linear.weight, dim=1, start=start)
+    if linear.bias is not None:
+        yield f"{name}.bias", Part(linear.bias)

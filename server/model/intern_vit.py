@@ -10,14 +10,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from server.model.layers import Linear, NewTensor, RMSNorm
+from server.distributed.groups import SOLO, Group
+from server.model.layers import Linear, NewTensor, RMSNorm, RowLinear
+from server.model.shards import VisionShard, whole_tower
 from server.model.spec import VisionSpec
 
 
 class InternViT:
-    def __init__(self, spec: VisionSpec, new: NewTensor) -> None:
+    """A rank's part of the vision tower; all of it in a group of one."""
+
+    def __init__(
+        self,
+        spec: VisionSpec,
+        new: NewTensor,
+        shard: VisionShard | None = None,
+        group: Group = SOLO,
+    ) -> None:
+        self.shard = shard or whole_tower(spec)
         self.embeddings = VisionEmbeddings(spec, new)
-        self.layers = [VisionLayer(spec, new) for _ in range(spec.layers_used)]
+        self.layers = [VisionLayer(spec, new, self.shard, group) for _ in range(spec.layers_used)]
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [N, 3, height, width] to [N, 1 + patches, hidden], class first."""
@@ -61,12 +72,19 @@ class VisionEmbeddings:
 
 
 class VisionLayer:
-    def __init__(self, spec: VisionSpec, new: NewTensor) -> None:
+    def __init__(
+        self,
+        spec: VisionSpec,
+        new: NewTensor,
+        shard: VisionShard | None = None,
+        group: Group = SOLO,
+    ) -> None:
+        shard = shard or whole_tower(spec)
         self.norm1 = RMSNorm(spec.hidden_size, spec.layer_norm_eps, new)
-        self.attention = VisionAttention(spec, new)
+        self.attention = VisionAttention(spec, new, shard, group)
         self.scale1 = new(spec.hidden_size)
         self.norm2 = RMSNorm(spec.hidden_size, spec.layer_norm_eps, new)
-        self.mlp = VisionMlp(spec, new)
+        self.mlp = VisionMlp(spec, new, shard, group)
         self.scale2 = new(spec.hidden_size)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -77,20 +95,25 @@ class VisionLayer:
 class VisionAttention:
     """Every token sees every token."""
 
-    def __init__(self, spec: VisionSpec, new: NewTensor) -> None:
-        width = spec.hidden_size
+    def __init__(
+        self,
+        spec: VisionSpec,
+        new: NewTensor,
+        shard: VisionShard | None = None,
+        group: Group = SOLO,
+    ) -> None:
+        shard = shard or whole_tower(spec)
+        width = len(shard.heads) * spec.head_dim
+        self.heads = shard.heads
         self.head_dim = spec.head_dim
-        self.qkv = Linear(width, 3 * width, new, bias=spec.qkv_bias)
-        self.proj = Linear(width, width, new, bias=True)
-        self.q_norm, self.k_norm = None, None
-        if spec.qk_normalization:
-            self.q_norm = RMSNorm(width, spec.layer_norm_eps, new)
-            self.k_norm = RMSNorm(width, spec.layer_norm_eps, new)
+        self.qkv = Linear(spec.hidden_size, 3 * width, new, bias=spec.qkv_bias)
+        self.proj = RowLinear(width, spec.hidden_size, new, group, bias=True)
+        self.norm = QkNorm(spec, width, new, group) if spec.qk_normalization else None
 
     def __call__(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        if self.q_norm and self.k_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+        if self.norm:
+            q, k = self.norm(q, k)
         q, k, v = (self._split_heads(part) for part in (q, k, v))
         attended = functional.scaled_dot_product_attention(q, k, v)
         return self.proj(attended.transpose(1, 2).flatten(2))
@@ -100,10 +123,31 @@ class VisionAttention:
         return torch.unflatten(x, -1, (-1, self.head_dim)).transpose(1, 2)
 
 
+class QkNorm:
+    """RMSNorm of queries and keys over the full width, of which a rank sees its heads' part: ranks
+    add up two sums of squares for each token and nothing else."""
+
+    def __init__(self, spec: VisionSpec, width: int, new: NewTensor, group: Group) -> None:
+        """`width` is this rank's part."""
+        self.q_weight = new(width)
+        self.k_weight = new(width)
+        self._full_width = spec.hidden_size
+        self._eps = spec.layer_norm_eps
+        self._group = group
+
+    def __call__(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        exact = torch.stack([q, k]).float()
+        squares = self._group.sum(exact.square().sum(-1, keepdim=True))
+        exact = exact * torch.rsqrt(squares / self._full_width + self._eps)
+        q, k = exact.to(q.dtype)
+        return q * self.q_weight, k * self.k_weight
+
+
 class VisionMlp:
-    def __init__(self, spec: VisionSpec, new: NewTensor) -> None:
-        self.fc1 = Linear(spec.hidden_size, spec.intermediate_size, new, bias=True)
-        self.fc2 = Linear(spec.intermediate_size, spec.hidden_size, new, bias=True)
+    def __init__(self, spec: VisionSpec, new: NewTensor, shard: VisionShard, group: Group) -> None:
+        self.columns = shard.mlp
+        self.fc1 = Linear(spec.hidden_size, len(shard.mlp), new, bias=True)
+        self.fc2 = RowLinear(len(shard.mlp), spec.hidden_size, new, group, bias=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.fc2(functional.gelu(self.fc1(x)))

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from server.distributed.groups import Group, Groups
 from server.kernels.attention import AttentionBatch, KVCache
 from server.model.intern_vit import InternViT
-from server.model.layers import LayerNorm, Linear, NewTensor
+from server.model.layers import LayerNorm, Linear, NewTensor, RowLinear
 from server.model.llama import Llama
+from server.model.shards import RankShard, ShardPlan
 from server.model.spec import ModelSpec
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -22,11 +24,28 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 class InternVLChat:
-    def __init__(self, spec: ModelSpec, new: NewTensor) -> None:
+    """A rank's part of the model.
+
+    Args:
+        new: allocates the parameters.
+        shard: which part; the whole model where there is one rank.
+        groups: the ranks that hold the others.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        new: NewTensor,
+        shard: RankShard | None = None,
+        groups: Groups | None = None,
+    ) -> None:
+        shard = shard or ShardPlan.make(spec, 1).ranks[0]
+        groups = groups or Groups()
         self.spec = spec
-        self.vision = InternViT(spec.vision, new)
-        self.projector = Projector(spec, new)
-        self.language = Llama(spec.text, new)
+        self.shard = shard
+        self.vision = InternViT(spec.vision, new, shard.vision, groups.vision)
+        self.projector = Projector(spec, new, shard.projector, groups.vision)
+        self.language = Llama(spec.text, new, shard.text, groups.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -48,18 +67,20 @@ class InternVLChat:
         return self.language.forward(hidden, cache, batch)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Rows of what `forward` returned, [R, hidden], to float32 [R, vocab]."""
+        """Rows of what `forward` returned, [R, hidden], to float32 [R, this rank's vocabulary]."""
         return self.language.logits(hidden)
 
 
 class Projector:
     """Shuffled patches to the language model's width."""
 
-    def __init__(self, spec: ModelSpec, new: NewTensor) -> None:
+    def __init__(self, spec: ModelSpec, new: NewTensor, inner: range, group: Group) -> None:
+        """`inner` is this rank's part of the width between the two products."""
         width = spec.vision.hidden_size * spec.shuffle**2
+        self.inner = inner
         self.norm = LayerNorm(width, new)
-        self.fc1 = Linear(width, spec.text.hidden_size, new, bias=True)
-        self.fc2 = Linear(spec.text.hidden_size, spec.text.hidden_size, new, bias=True)
+        self.fc1 = Linear(width, len(inner), new, bias=True)
+        self.fc2 = RowLinear(len(inner), spec.text.hidden_size, new, group, bias=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.fc2(functional.gelu(self.fc1(self.norm(x))))

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from server.distributed.groups import Group
+
 
 class NewTensor(Protocol):
     """Allocates a parameter; dtype and device are settled."""
@@ -40,6 +42,25 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight, self.bias)
+
+
+class RowLinear:
+    """A `Linear` whose inputs are split over the ranks of a group: each multiplies its part, the
+    products are added up, and then the bias."""
+
+    def __init__(
+        self, inputs: int, outputs: int, new: NewTensor, group: Group, *, bias: bool = False
+    ) -> None:
+        """`inputs` are those of this rank."""
+        self.weight = new(outputs, inputs)
+        self.bias = new(outputs) if bias else None
+        self._group = group
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._group.size == 1:
+            return functional.linear(x, self.weight, self.bias)
+        product = self._group.sum(functional.linear(x, self.weight))
+        return product if self.bias is None else product + self.bias
 
 
 class RMSNorm:

@@ -10,23 +10,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from server.distributed.groups import SOLO, Group
 from server.kernels.attention import AttentionBatch, KVCache
-from server.model.layers import Linear, NewTensor, RMSNorm
+from server.model.layers import Linear, NewTensor, RMSNorm, RowLinear
+from server.model.shards import TextShard, split_text
 from server.model.spec import TextSpec
 
 
 class Llama:
-    def __init__(self, spec: TextSpec, new: NewTensor) -> None:
+    """A rank's part of the language model; all of it in a group of one."""
+
+    def __init__(
+        self, spec: TextSpec, new: NewTensor, shard: TextShard | None = None, group: Group = SOLO
+    ) -> None:
+        shard = shard or split_text(spec, 1)[0]
+        self.shard = shard
         self.head_dim = spec.head_dim
         self.rope_theta = spec.rope_theta
-        self.embed_tokens = new(spec.vocab_size, spec.hidden_size)
-        self.layers = [LlamaLayer(spec, index, new) for index in range(spec.num_layers)]
+        self.embed_tokens = new(len(shard.vocabulary), spec.hidden_size)
+        self.layers = [
+            LlamaLayer(spec, index, new, shard, group) for index in range(spec.num_layers)
+        ]
         self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
-        self.lm_head = Linear(spec.hidden_size, spec.vocab_size, new)
+        self.lm_head = Linear(spec.hidden_size, len(shard.vocabulary), new)
+        self._group = group
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """[T] to [T, hidden]."""
-        return functional.embedding(token_ids, self.embed_tokens)
+        """[T] to [T, hidden]. Each rank looks up the ids of its part of the vocabulary."""
+        if self._group.size == 1:
+            return functional.embedding(token_ids, self.embed_tokens)
+        rows = token_ids - self.shard.vocabulary.start
+        elsewhere = (rows < 0) | (rows >= len(self.shard.vocabulary))
+        found = functional.embedding(rows.masked_fill(elsewhere, 0), self.embed_tokens)
+        return self._group.sum(found.masked_fill(elsewhere[:, None], 0))
 
     def forward(self, x: Tensor, cache: KVCache, batch: AttentionBatch) -> Tensor:
         """[T, hidden] to [T, hidden], before the final norm; writes the cache of T positions."""
@@ -36,16 +52,19 @@ class Llama:
         return x
 
     def logits(self, x: Tensor) -> Tensor:
-        """What `forward` returned for R tokens, [R, hidden], to float32 [R, vocab]."""
+        """What `forward` returned for R tokens, [R, hidden], to float32 logits of this rank's part
+        of the vocabulary, [R, vocab]."""
         return self.lm_head(self.norm(x)).float()
 
 
 class LlamaLayer:
-    def __init__(self, spec: TextSpec, index: int, new: NewTensor) -> None:
+    def __init__(
+        self, spec: TextSpec, index: int, new: NewTensor, shard: TextShard, group: Group
+    ) -> None:
         self.input_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
-        self.attention = LlamaAttention(spec, index, new)
+        self.attention = LlamaAttention(spec, index, new, shard, group)
         self.post_attention_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
-        self.mlp = LlamaMlp(spec, new)
+        self.mlp = LlamaMlp(spec, new, shard, group)
 
     def __call__(self, x: Tensor, rotary: Rotary, cache: KVCache, batch: AttentionBatch) -> Tensor:
         x = x + self.attention(self.input_norm(x), rotary, cache, batch)
@@ -53,12 +72,14 @@ class LlamaLayer:
 
 
 class LlamaAttention:
-    def __init__(self, spec: TextSpec, index: int, new: NewTensor) -> None:
+    def __init__(
+        self, spec: TextSpec, index: int, new: NewTensor, shard: TextShard, group: Group
+    ) -> None:
         self.index = index
         self.head_dim = spec.head_dim
-        self.heads = [spec.num_heads, spec.num_kv_heads, spec.num_kv_heads]
+        self.heads = [len(shard.heads), len(shard.kv_heads), len(shard.kv_heads)]
         self.qkv = Linear(spec.hidden_size, sum(self.heads) * spec.head_dim, new)
-        self.out = Linear(spec.num_heads * spec.head_dim, spec.hidden_size, new)
+        self.out = RowLinear(len(shard.heads) * spec.head_dim, spec.hidden_size, new, group)
 
     def __call__(self, x: Tensor, rotary: Rotary, cache: KVCache, batch: AttentionBatch) -> Tensor:
         heads = torch.unflatten(self.qkv(x), -1, (-1, self.head_dim))
@@ -68,9 +89,9 @@ class LlamaAttention:
 
 
 class LlamaMlp:
-    def __init__(self, spec: TextSpec, new: NewTensor) -> None:
-        self.gate_up = Linear(spec.hidden_size, 2 * spec.intermediate_size, new)
-        self.down = Linear(spec.intermediate_size, spec.hidden_size, new)
+    def __init__(self, spec: TextSpec, new: NewTensor, shard: TextShard, group: Group) -> None:
+        self.gate_up = Linear(spec.hidden_size, 2 * len(shard.mlp), new)
+        self.down = RowLinear(len(shard.mlp), spec.hidden_size, new, group)
 
     def __call__(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)

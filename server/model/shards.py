@@ -35,12 +35,10 @@ class TextShard:
 
 @dataclass(frozen=True, slots=True)
 class VisionShard:
-    """A rank's part of the vision tower and the projector."""
+    """A rank's part of the vision tower."""
 
     heads: range
     mlp: range
-    projector: range
-    """Of the projector's inner width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,8 @@ class RankShard:
     rank: int
     text: TextShard
     vision: VisionShard
+    projector: range
+    """Of the projector's inner width; split like the tower."""
     vision_group: int
     """Ranks of one vision group share a tower; groups encode different pictures."""
 
@@ -75,10 +75,17 @@ class ShardPlan:
         _check_heads(size, spec.text.num_heads, "language model")
         _check_heads(vision_tp, spec.vision.num_heads, "vision tower")
         text = split_text(spec.text, size)
-        vision = split_vision(spec, vision_tp)
+        vision = split_vision(spec.vision, vision_tp)
+        projector = even(spec.text.hidden_size, vision_tp, MLP_UNIT)
         return cls(
             ranks=tuple(
-                RankShard(rank, text[rank], vision[rank % vision_tp], rank // vision_tp)
+                RankShard(
+                    rank=rank,
+                    text=text[rank],
+                    vision=vision[rank % vision_tp],
+                    projector=projector[rank % vision_tp],
+                    vision_group=rank // vision_tp,
+                )
                 for rank in range(size)
             ),
             vision_tp=vision_tp,
@@ -124,14 +131,16 @@ def _share_kv_heads(num_kv_heads: int, group: int, size: int) -> tuple[list[rang
     return kv_heads, heads
 
 
-def split_vision(spec: ModelSpec, size: int) -> list[VisionShard]:
-    """The vision tower and the projector over the `size` ranks of a group."""
-    vision: VisionSpec = spec.vision
-    heads = even(vision.num_heads, size)
-    loads = [4 * vision.hidden_size * vision.head_dim * len(part) for part in heads]
-    mlp = balanced(vision.intermediate_size, loads, 2 * vision.hidden_size, MLP_UNIT)
-    projector = even(spec.text.hidden_size, size, MLP_UNIT)
-    return [VisionShard(*parts) for parts in zip(heads, mlp, projector, strict=True)]
+def split_vision(spec: VisionSpec, size: int) -> list[VisionShard]:
+    """The vision tower over the `size` ranks of a group."""
+    heads = even(spec.num_heads, size)
+    loads = [4 * spec.hidden_size * spec.head_dim * len(part) for part in heads]
+    mlp = balanced(spec.intermediate_size, loads, 2 * spec.hidden_size, MLP_UNIT)
+    return [VisionShard(*parts) for parts in zip(heads, mlp, strict=True)]
+
+
+def whole_tower(spec: VisionSpec) -> VisionShard:
+    return split_vision(spec, 1)[0]
 
 
 def even(total: int, parts: int, unit: int = 1) -> list[range]:
@@ -175,16 +184,15 @@ def text_weights(spec: TextSpec, shard: TextShard) -> int:
     return spec.num_layers * layer + 2 * len(shard.vocabulary) * spec.hidden_size + spec.hidden_size
 
 
-def vision_weights(spec: ModelSpec, shard: VisionShard) -> int:
+def vision_weights(spec: ModelSpec, shard: RankShard) -> int:
     """Parameters of the vision tower and the projector that a rank holds."""
     vision, width = spec.vision, spec.vision.hidden_size
-    # qkv, the output projection and its bias; two norms of q and k; two of the layer, two scales.
-    attention = 4 * width * vision.head_dim * len(shard.heads)
-    norms = 2 * vision.head_dim * len(shard.heads) if vision.qk_normalization else 0
-    if vision.qkv_bias:
-        norms += 3 * vision.head_dim * len(shard.heads)
-    mlp = (2 * width + 1) * len(shard.mlp)
-    layer = attention + norms + mlp + 6 * width
+    own_width = vision.head_dim * len(shard.vision.heads)
+    attention = 4 * width * own_width
+    attention += (2 * vision.qk_normalization + 3 * vision.qkv_bias) * own_width
+    mlp = (2 * width + 1) * len(shard.vision.mlp)
+    # Two norms, two scales, and the biases of the two products that ranks add up.
+    layer = attention + mlp + 6 * width
     embeddings = 3 * width * vision.patch_size**2 + width * (vision.num_positions + 2)
     shuffled = width * spec.shuffle**2
     inner = len(shard.projector)

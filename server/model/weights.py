@@ -17,10 +17,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from server.distributed.groups import Groups
 from server.errors import CheckpointError
-from server.model.checkpoint import checkpoint_tensors
+from server.model.checkpoint import Part, checkpoint_parts, checkpoint_tensors
 from server.model.internvl import InternVLChat
 from server.model.layers import META, new_on
+from server.model.shards import RankShard
 from server.model.spec import ModelSpec, read_json
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -55,21 +57,25 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
     progress: Callable[[ShardLoaded], None] | None = None,
+    *,
+    shard: RankShard | None = None,
+    groups: Groups | None = None,
 ) -> InternVLChat:
-    """Builds the model that `spec` describes and fills it from the safetensors in `folder`.
+    """Builds the model that `spec` describes, or a rank's part of it, and fills it from the
+    safetensors in `folder`.
 
     Raises:
         CheckpointError: names the file and the tensor that is missing, unknown or misshapen.
     """
     shards = find_shards(folder)
     check_shards(shards, checkpoint_tensors(InternVLChat(spec, META)))
-    model = InternVLChat(spec, new_on(device, dtype))
-    targets = checkpoint_tensors(model)
-    for index, shard in enumerate(shards, start=1):
-        _fill(targets, shard)
+    model = InternVLChat(spec, new_on(device, dtype), shard, groups)
+    parts = checkpoint_parts(model)
+    for index, file in enumerate(shards, start=1):
+        _fill(parts, file)
         if progress:
-            size_bytes = shard.path.stat().st_size
-            progress(ShardLoaded(shard.path.name, index, len(shards), size_bytes))
+            size_bytes = file.path.stat().st_size
+            progress(ShardLoaded(file.path.name, index, len(shards), size_bytes))
     return model
 
 
@@ -150,12 +156,23 @@ def _check_tensor(place: str, stored: Any, target: Tensor) -> None:
         raise CheckpointError(f"{place} has shape {shape}, expected {list(target.shape)}")
 
 
-def _fill(targets: Mapping[str, Tensor], shard: Shard) -> None:
+def _fill(parts: Mapping[str, list[Part]], shard: Shard) -> None:
+    """Reads no more of a tensor than this rank holds."""
     with _open(shard.path) as file:
         for name in file.keys():  # noqa: SIM118 - the file is no mapping
-            target = targets.get(name)
-            if target is not None and not target.is_meta:
-                target.copy_(file.get_tensor(name))
+            for part in parts.get(name, []):
+                if not part.target.is_meta:
+                    part.target.copy_(_cut(file, name, part))
+
+
+def _cut(file: Any, name: str, part: Part) -> Tensor:
+    stored, size = file.get_slice(name), part.target.shape[part.dim]
+    if stored.get_shape()[part.dim] == size:
+        whole: Tensor = file.get_tensor(name)
+        return whole
+    cut = (slice(None),) * part.dim + (slice(part.start, part.start + size),)
+    piece: Tensor = stored[cut]
+    return piece
 
 
 @contextmanager

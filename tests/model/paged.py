@@ -29,7 +29,7 @@ class PagedSequences:
             num_layers=text.num_layers,
             num_blocks=len(order),
             block_size=block_size,
-            num_kv_heads=text.num_kv_heads,
+            num_kv_heads=len(model.language.shard.kv_heads),
             head_dim=text.head_dim,
             dtype=model.dtype,
             device=torch.device("cpu"),

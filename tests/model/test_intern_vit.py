@@ -91,10 +91,10 @@ def test_attention_equals_a_loop_over_heads(qk_normalization: bool, qkv_bias: bo
     x = torch.randn(1, 5, 12, generator=torch.Generator().manual_seed(1))
     assert (attention.qkv.bias is not None) == qkv_bias
     q, k, v = attention.qkv(x)[0].chunk(3, dim=-1)
-    if attention.q_norm and attention.k_norm:
+    if attention.norm:
         q, k = (
-            part * torch.rsqrt(part.square().mean(-1, keepdim=True) + 1e-6) * norm.weight
-            for part, norm in ((q, attention.q_norm), (k, attention.k_norm))
+            part * torch.rsqrt(part.square().mean(-1, keepdim=True) + 1e-6) * weight
+            for part, weight in ((q, attention.norm.q_weight), (k, attention.norm.k_weight))
         )
     heads = [slice(4 * head, 4 * head + 4) for head in range(3)]
     scores = [torch.softmax(q[:, head] @ k[:, head].T / 2, dim=-1) for head in heads]

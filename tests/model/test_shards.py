@@ -40,21 +40,20 @@ def partitions(ranges: Sequence[range], total: int) -> bool:
 def check(spec: ModelSpec, plan: ShardPlan) -> None:
     text = [rank.text for rank in plan.ranks]
     vision = [rank.vision for rank in plan.ranks]
-    group = spec.text.num_heads // spec.text.num_kv_heads
+    queries = spec.text.num_heads // spec.text.num_kv_heads
     assert partitions([part.heads for part in text], spec.text.num_heads)
     assert partitions([part.mlp for part in text], spec.text.intermediate_size)
     assert partitions([part.vocabulary for part in text], spec.text.vocab_size)
     for part in text:
-        assert {head // group for head in part.heads} == set(part.kv_heads)
+        assert {head // queries for head in part.heads} == set(part.kv_heads)
         assert len(part.heads) % len(part.kv_heads) == 0, "each KV head serves equally many"
     for start in range(0, len(plan.ranks), plan.vision_tp):
         members = vision[start : start + plan.vision_tp]
         assert partitions([part.heads for part in members], spec.vision.num_heads)
         assert partitions([part.mlp for part in members], spec.vision.intermediate_size)
-        assert partitions([part.projector for part in members], spec.text.hidden_size)
-        assert {rank.vision_group for rank in plan.ranks[start : start + plan.vision_tp]} == {
-            start // plan.vision_tp
-        }
+        group = plan.ranks[start : start + plan.vision_tp]
+        assert partitions([rank.projector for rank in group], spec.text.hidden_size)
+        assert {rank.vision_group for rank in group} == {start // plan.vision_tp}
 
 
 @pytest.mark.parametrize("spec", [REAL, TINY], ids=["real", "tiny"])
@@ -71,14 +70,14 @@ def test_the_40b_never_shares_a_kv_head_and_is_balanced(size: int) -> None:
     assert kv_heads == list(range(8))
     weights = [text_weights(REAL.text, rank.text) for rank in plan.ranks]
     assert max(weights) / (sum(weights) / size) < 1.01
-    tower = [vision_weights(REAL, rank.vision) for rank in plan.ranks]
+    tower = [vision_weights(REAL, rank) for rank in plan.ranks]
     assert max(tower) / (sum(tower) / size) < 1.02
 
 
 def test_one_rank_holds_what_the_checkpoint_holds() -> None:
     (rank,) = ShardPlan.make(REAL, 1).ranks
     assert text_weights(REAL.text, rank.text) == 34_389_017_600
-    assert vision_weights(REAL, rank.vision) == 5_536_496_000 + 143_170_560
+    assert vision_weights(REAL, rank) == 5_536_496_000 + 143_170_560
 
 
 def test_the_25_heads_of_the_vision_tower_split_exactly() -> None:
