@@ -56,6 +56,11 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True):
         )
 
     @property
+    def filtered(self) -> bool:
+        """Whether unlikely tokens are ruled out before a random draw."""
+        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
+
+    @property
     def shaped(self) -> bool:
         """Whether anything changes the logits before a token is drawn."""
         return (

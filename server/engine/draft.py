@@ -40,7 +40,7 @@ class Draft:
         return not self._encodes or cost_tokens < self.budget
 
     def encode(self, image_slot: int, pixels: bytes | memoryview, cost_tokens: int) -> None:
-        self._encodes.append(Encode(image_slot, pixels))
+        self._encodes.append(Encode(image_slot, memoryview(pixels)))
         self.budget = max(1, self.budget - cost_tokens)
 
     def compute(self, request: Request, count: int) -> None:

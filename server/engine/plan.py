@@ -51,7 +51,7 @@ class Encode(msgspec.Struct, frozen=True, array_like=True):
     """A picture to run through the vision tower; its embeddings go to an image slot."""
 
     image_slot: int
-    pixels: bytes | memoryview
+    pixels: memoryview
     """uint8 RGB, height x width x 3, as the model sees it."""
 
 

@@ -14,29 +14,42 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from server.distributed.groups import Groups
 from server.engine.plan import Encode, Row, RunnerLimits, Scatter, StepPlan
 from server.kernels.attention import KVCache
 from server.kernels.sdpa import SdpaBatch
 from server.messages import Ready
 from server.model.internvl import InternVLChat
+from server.model.shards import split_text
 from server.runner.inputs import Ints, StepLayout
 from server.runner.logprobs import Logprobs
 from server.runner.pending import Masks, PendingStep, PromptPart, Sampled
-from server.runner.sampler import sample
 from server.runner.slots import Slot, Slots
+from server.runner.vocabulary import Vocabulary
 
 
 class LocalRunner:
-    """A `Runner` for one device.
+    """A `Runner` for one device: of the whole model, or of a rank's part of it.
 
     Args:
-        cache: blocks as `limits` says.
+        cache: blocks as `limits` says, for the KV heads of this rank.
+        groups: the ranks that hold the rest; all of them get the same plans.
     """
 
-    def __init__(self, model: InternVLChat, cache: KVCache, limits: RunnerLimits) -> None:
+    def __init__(
+        self,
+        model: InternVLChat,
+        cache: KVCache,
+        limits: RunnerLimits,
+        groups: Groups | None = None,
+    ) -> None:
         self.limits = limits
         self._model = model
         self._cache = cache
+        groups = groups or Groups()
+        self._towers = groups.towers
+        sizes = [len(part.vocabulary) for part in split_text(model.spec.text, groups.model.size)]
+        self._vocabulary = Vocabulary(sizes, groups.model)
         self._device = cache.keys.device
         self._slots = Slots(limits, self._device)
         self._images = torch.zeros(
@@ -100,15 +113,23 @@ class LocalRunner:
         return self._sample(hidden, layout, plan.masked, masks, prompts).to_host()
 
     def _encode(self, encodes: Sequence[Encode]) -> None:
+        """Puts pictures' embeddings into their slots. Towers take turns at the pictures, and then
+        everybody gets them all."""
         if not encodes:
             return
+        towers = self._towers.size
+        own = encodes[self._towers.rank :: towers]
         size = self._model.spec.vision.image_size
-        pixels = torch.stack(
-            [torch.frombuffer(bytearray(encode.pixels), dtype=torch.uint8) for encode in encodes]
-        )
-        pixels = pixels.view(-1, size, size, 3).to(self._device)
+        shape = (-(-len(encodes) // towers), *self._images.shape[1:])
+        embeddings = self._images.new_zeros(shape)
+        if own:
+            pixels = [torch.frombuffer(bytearray(e.pixels), dtype=torch.uint8) for e in own]
+            pictures = torch.stack(pixels).view(-1, size, size, 3).to(self._device)
+            embeddings[: len(own)] = self._model.encode_images(pictures)
+        # The pictures of all towers, turn by turn: those of the plan, in its order.
+        in_turn = torch.stack(self._towers.gather(embeddings), dim=1).flatten(0, 1)
         slots = [encode.image_slot for encode in encodes]
-        self._images[slots] = self._model.encode_images(pixels)
+        self._images[slots] = in_turn[: len(encodes)]
 
     def _forward(self, layout: StepLayout, scatters: Sequence[Scatter]) -> Tensor:
         """Computes the step's tokens; returns the hidden state of each."""
@@ -145,12 +166,13 @@ class LocalRunner:
         rows = [self._slots.sampling_row(slot) for slot in layout.sampling_slots]
         counts = [row.params.logprobs for row in rows]
         asked = [index for index, count in enumerate(counts) if count is not None]
-        untouched = logits[asked]  # a copy: sampling bends the logits
+        # A copy: sampling bends the logits.
+        untouched = self._vocabulary.whole(logits[asked]) if asked else logits[:0]
         row_masks: list[bytes | None] = []
         if masked:
             by_slot = dict(zip(masked, masks.result(), strict=True))
             row_masks = [by_slot.get(slot) for slot in layout.sampling_slots]
-        token_ids = sample(logits, rows, row_masks)
+        token_ids = self._vocabulary.sample(logits, rows, row_masks)
         self._slots.append(layout.sampling_slots, token_ids)
         if not asked:
             return Sampled(token_ids, None, [], prompts)
@@ -165,7 +187,7 @@ class LocalRunner:
         if not len(targets):
             return None
         assert slot.prompt_logprobs is not None
-        logits = self._model.logits(hidden[: len(targets)])
+        logits = self._vocabulary.whole(self._model.logits(hidden[: len(targets)]))
         logprobs = Logprobs.of(logits, targets, slot.prompt_logprobs)
         return PromptPart(row.slot, first, logprobs, slot.prompt_logprobs)
 

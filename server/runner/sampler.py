@@ -38,22 +38,32 @@ def sample(
         if masks and (mask := masks[index]) is not None:
             apply_mask(logits[index], mask)
     token_ids = logits.argmax(dim=-1)
-    random = [i for i, row in enumerate(rows) if row.params.temperature >= GREEDY_BELOW]
+    random = [i for i, row in enumerate(rows) if is_random(row)]
     if random:
-        token_ids[random] = _draw(logits[random], [rows[i] for i in random])
+        drawing = [rows[i] for i in random]
+        token_ids[random] = perturbed(logits[random], drawing, first_id=0).argmax(dim=-1)
     return token_ids
 
 
-def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+def is_random(row: SamplingRow) -> bool:
+    return row.params.temperature >= GREEDY_BELOW
+
+
+def perturbed(logits: Tensor, rows: Sequence[SamplingRow], first_id: int) -> Tensor:
+    """Logits of random rows with temperature, filters and noise applied: the largest is drawn.
+
+    Args:
+        first_id: token id of the first column. Filters need the whole vocabulary.
+    """
     params = [row.params for row in rows]
-    logits /= logits.new_tensor([p.temperature for p in params])[:, None]
-    filtered = [i for i, p in enumerate(params) if p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0]
+    logits = logits / logits.new_tensor([p.temperature for p in params])[:, None]
+    filtered = [i for i, p in enumerate(params) if p.filtered]
     if filtered:
         logits[filtered] = _restrict(logits[filtered], [params[i] for i in filtered])
     keys = [noise_key(row.params.seed, row.position) for row in rows]
-    token_ids = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
-    logits += gumbel_noise(keys, token_ids)
-    return logits.argmax(dim=-1)
+    last_id = first_id + logits.shape[1]
+    token_ids = torch.arange(first_id, last_id, dtype=torch.int32, device=logits.device)
+    return logits + gumbel_noise(keys, token_ids)
 
 
 def _restrict(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:

@@ -33,6 +33,10 @@ class ThreadGroup:
         self.size = meeting.size
         self.rank = rank
 
+    def abort(self) -> None:
+        """Lets the others fail instead of waiting."""
+        self._meeting.barrier.abort()
+
     def sum(self, x: Tensor) -> Tensor:
         first, *others = self.gather(x)
         total = first.clone()
@@ -50,24 +54,30 @@ class ThreadGroup:
         return parts
 
 
-def run_ranks(size: int, vision_tp: int, work: Callable[[int, Groups], T]) -> list[T]:
-    """Results of `work(rank, groups)` of all ranks; the first failure is raised."""
+def make_groups(size: int, vision_tp: int) -> list[Groups]:
+    """Groups of each rank."""
     model = Meeting(size)
     vision = [Meeting(vision_tp) for _ in range(size // vision_tp)]
     towers = [Meeting(size // vision_tp) for _ in range(vision_tp)]
+    return [
+        Groups(
+            model=ThreadGroup(model, rank),
+            vision=ThreadGroup(vision[rank // vision_tp], rank % vision_tp),
+            towers=ThreadGroup(towers[rank % vision_tp], rank // vision_tp),
+        )
+        for rank in range(size)
+    ]
+
+
+def run_ranks(size: int, vision_tp: int, work: Callable[[int, Groups], T]) -> list[T]:
+    """Results of `work(rank, groups)` of all ranks; the first failure is raised."""
+    groups = make_groups(size, vision_tp)
 
     def run(rank: int) -> T:
-        member, tower = rank % vision_tp, rank // vision_tp
-        groups = Groups(
-            model=ThreadGroup(model, rank),
-            vision=ThreadGroup(vision[tower], member),
-            towers=ThreadGroup(towers[member], tower),
-        )
         try:
-            return work(rank, groups)
+            return work(rank, groups[rank])
         except BaseException:
-            for meeting in (model, *vision, *towers):
-                meeting.barrier.abort()
+            groups[rank].model.abort()  # type: ignore[attr-defined]
             raise
 
     with ThreadPoolExecutor(size) as pool:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import torch
 
+from server.distributed.groups import Groups
 from server.engine.plan import RunnerLimits
 from server.frontend.images import ImageLimits, image_digest, load_image
 from server.kernels.attention import KVCache
@@ -85,6 +86,11 @@ def ask_golden_batch() -> tuple[list[Asked], list[list[int]]]:
 
 def make_runner(model: InternVLChat, **changes: int) -> LocalRunner:
     """A runner over `model` with some limits changed."""
+    return make_rank(model, Groups(), changes)
+
+
+def make_rank(model: InternVLChat, groups: Groups, changes: dict[str, int]) -> LocalRunner:
+    """The same over a rank's part of a model."""
     spec = model.spec
     values = {
         "slots": 32,
@@ -103,9 +109,9 @@ def make_runner(model: InternVLChat, **changes: int) -> LocalRunner:
         num_layers=spec.text.num_layers,
         num_blocks=limits.kv_blocks,
         block_size=limits.kv_block_size,
-        num_kv_heads=spec.text.num_kv_heads,
+        num_kv_heads=len(model.shard.text.kv_heads),
         head_dim=spec.text.head_dim,
         dtype=model.dtype,
         device=torch.device("cpu"),
     )
-    return LocalRunner(model, cache, limits)
+    return LocalRunner(model, cache, limits, groups)

@@ -52,7 +52,9 @@ def test_a_gap_between_plans_stops_the_runner(model: InternVLChat) -> None:
 
 def test_what_fails_in_a_step_comes_out_of_its_result(model: InternVLChat) -> None:
     runner = make_runner(model)
-    plan = StepPlan(0, installs=[INSTALL], encodes=[Encode(0, b"short")], rows=[Row(3, 1)])
+    plan = StepPlan(
+        0, installs=[INSTALL], encodes=[Encode(0, memoryview(b"short"))], rows=[Row(3, 1)]
+    )
     pending = runner.launch(plan)
     with pytest.raises(RuntimeError):
         pending.result()
