@@ -39,6 +39,9 @@ class Assignment(msgspec.Struct, frozen=True):
     """Bound TCP socket, inherited."""
     address: str
     """Where clients reach the daemon, for people to read."""
+    rank: int = 0
+    epoch: int = 0
+    """How often the ranks were started before; each time they meet at another place."""
 
     def parsed_settings(self) -> Settings:
         return Settings(**self.settings)

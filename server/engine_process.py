@@ -1,4 +1,5 @@
-"""The engine process, rank 0: a composition root, started by the supervisor."""
+"""The engine process and the processes of further ranks: a composition root, started by the
+supervisor. Rank 0 decides, the others follow."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from server.child import Assignment, run_child
+from server.distributed.plans import OrderReceiver, OrderSender
 from server.engine.grammar import GrammarCompiler, Vocabulary
 from server.engine.loop import Engine
 from server.engine.scheduler import Scheduler
@@ -16,7 +18,10 @@ from server.frontend.tokenizer import Tokenizer
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
-from server.runner.build import build_runner
+from server.runner.build import RankPlace, build_rank, settle_budget
+from server.runner.ranks import Follower, Leader
+from server.runner.runner import LocalRunner
+from server.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +29,18 @@ log = logging.getLogger(__name__)
 def run_engine(assignment: Assignment) -> None:
     signal.signal(signal.SIGTERM, _exit)
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
-    compiler = GrammarCompiler(
-        read_vocabulary(checkpoint), ModelSpec.load(checkpoint).text.vocab_size
-    )
-    runner = build_runner(settings, checkpoint)
+    run_dir = Path(assignment.run_dir)
+    vocab_size = ModelSpec.load(checkpoint).text.vocab_size
+    compiler = GrammarCompiler(read_vocabulary(checkpoint), vocab_size)
+    runner = build_runner(assignment, settings)
     try:
+        settle_budget(runner, settings)
         ready = runner.describe()
         for line in summary(assignment, ready):
             log.info("%s", line)
         Engine(
             runner,
-            EngineEndpoint(Path(assignment.run_dir)),
+            EngineEndpoint(run_dir),
             Scheduler(runner.limits, prefix_cache=settings.prefix_cache),
             compiler,
             ready,
@@ -43,6 +49,38 @@ def run_engine(assignment: Assignment) -> None:
     finally:
         compiler.close()
         runner.close()
+
+
+def build_runner(assignment: Assignment, settings: Settings) -> LocalRunner | Leader:
+    ranks = settings.tensor_parallel_size
+    local = build_rank(settings, Path(assignment.checkpoint), place_of(assignment, ranks))
+    if ranks == 1:
+        return local
+    return Leader(local, OrderSender(Path(assignment.run_dir), ranks), ranks)
+
+
+def run_follower(assignment: Assignment) -> None:
+    signal.signal(signal.SIGTERM, _exit)
+    settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
+    runner = build_rank(settings, checkpoint, place_of(assignment, settings.tensor_parallel_size))
+    receiver = OrderReceiver(Path(assignment.run_dir), assignment.rank)
+    try:
+        Follower(runner, receiver).run()
+    finally:
+        runner.close()
+
+
+def place_of(assignment: Assignment, ranks: int) -> RankPlace:
+    """Ranks of one host meet in a file: no port is opened for it."""
+    meeting = f"file://{assignment.run_dir}/ranks-{assignment.epoch}"
+    return RankPlace(assignment.rank, ranks, meeting)
+
+
+def run(assignment: Assignment) -> None:
+    if assignment.rank == 0:
+        run_engine(assignment)
+    else:
+        run_follower(assignment)
 
 
 def read_vocabulary(checkpoint: Path) -> Vocabulary:
@@ -77,4 +115,4 @@ def _exit(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    run_child(run_engine)
+    run_child(run)

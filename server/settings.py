@@ -51,6 +51,17 @@ class Settings(BaseSettings):
         description="Type of weights and activations; auto is the checkpoint's own type, and "
         "float32 on a CPU without fast bfloat16.",
     )
+    tensor_parallel_size: PositiveInt = Field(
+        1, le=8, description="Ranks that share the model, one per GPU; any number from 1 to 8."
+    )
+    vision_tensor_parallel_size: PositiveInt | None = Field(
+        None,
+        description="Ranks that share one vision tower; must divide --tensor-parallel-size. "
+        "Smaller groups encode several pictures at a time and take more memory. Default: all.",
+    )
+    collective_timeout_s: PositiveFloat = Field(
+        60.0, description="Longest wait of ranks for each other before the group is restarted."
+    )
     max_model_len: PositiveInt | None = Field(
         None,
         description="Longest prompt and answer together, in tokens. Default: the checkpoint's "
@@ -102,6 +113,22 @@ class Settings(BaseSettings):
     )
     max_choices: PositiveInt = Field(16, description="Largest `n` of a request.")
     max_stop_strings: PositiveInt = Field(16, description="Stop strings in a request at most.")
+    strict_params: bool = Field(
+        False,
+        description="Answer 400 to a request with an unknown field, instead of naming it in "
+        "`x-ignored-params`.",
+    )
+    response_store_entries: int = Field(
+        1000, ge=0, description="Responses kept for GET and `previous_response_id`; 0 keeps none."
+    )
+    response_store_ttl_s: PositiveFloat = Field(
+        3600.0, description="How long a response is kept, in seconds."
+    )
+    response_store_bytes: PositiveInt = Field(
+        256 * 2**20,
+        description="Memory for kept responses and what they answered, pictures included; the "
+        "least recently used are dropped first.",
+    )
     max_waiting_requests: PositiveInt = Field(
         1024, description="Choices that may be open at once; beyond it requests are answered 429."
     )

@@ -2,12 +2,14 @@
 
 Children are in process groups of their own, so that Ctrl-C reaches the supervisor alone, and they
 hold the other end of a pipe, so that they cannot outlive it. A child that dies is started again
-after a pause that doubles; one that dies too often, or refuses to start, ends the daemon.
+after a pause that doubles, a rank together with all others; one that dies too often, or refuses to
+start, ends the daemon.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import queue
 import signal
@@ -32,17 +34,33 @@ BACKLOG = 2048
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
-MODULES = {"engine": "server.engine_process", "api-0": "server.api_process"}
+API, ENGINE = "server.api_process", "server.engine_process"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Children that live and die together: the API process, or the ranks of an engine."""
+
+    module: str
+    names: tuple[str, ...]
+    """The rank of a child is its place here."""
+
+
+def units(settings: Settings) -> list[Unit]:
+    """What a daemon consists of, in the order of its end."""
+    others = (f"rank-{rank}" for rank in range(1, settings.tensor_parallel_size))
+    return [Unit(API, ("api-0",)), Unit(ENGINE, ("engine", *others))]
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
     """A child has ended."""
 
+    unit: Unit
     name: str
-    pid: int
+    child: subprocess.Popen[bytes]
     code: int
 
 
@@ -86,7 +104,9 @@ class Supervisor:
         self._checkpoint = checkpoint
         self._listener = listener
         self._policy = RestartPolicy(settings.max_restarts, settings.restart_window_s)
+        self._units = units(settings)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts = itertools.count()
         # SimpleQueue, because a signal handler puts into it.
         self._events: queue.SimpleQueue[Exited | Signalled] = queue.SimpleQueue()
 
@@ -95,8 +115,8 @@ class Supervisor:
         self._on_signal(lambda signum: self._events.put(Signalled(signum)))
         with tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir:
             try:
-                for name in MODULES:
-                    self._start(name, run_dir)
+                for unit in reversed(self._units):
+                    self._start(unit, run_dir)
                 return self._watch(run_dir)
             finally:
                 self._stop()
@@ -107,27 +127,38 @@ class Supervisor:
 
     def _watch(self, run_dir: str) -> int:
         """Starts again what dies until it must not, or until a signal comes."""
-        due_s: dict[str, float] = {}
+        due_s: dict[Unit, float] = {}
         while True:
             wait_s = max(0.0, min(due_s.values()) - time.monotonic()) if due_s else None
             try:
                 event = self._events.get(timeout=wait_s)
             except queue.Empty:
-                name = min(due_s, key=lambda name: due_s[name])
-                del due_s[name]
-                self._start(name, run_dir)
+                unit = min(due_s, key=lambda unit: due_s[unit])
+                del due_s[unit]
+                self._start(unit, run_dir)
                 continue
             if isinstance(event, Signalled):
                 log.info("%s: ending", signal.Signals(event.signum).name)
                 return 0
+            if self._children.get(event.name) is not event.child:
+                continue  # it was ended on purpose
+            self._end_unit(event.unit)
             pause_s = self._pause_before_restart(event)
             if pause_s is None:
                 return 1
-            due_s[event.name] = time.monotonic() + pause_s
+            due_s[event.unit] = time.monotonic() + pause_s
+
+    def _end_unit(self, unit: Unit) -> None:
+        """Kills what is left of a unit: a rank cannot go on without the others."""
+        children = [self._children.pop(name) for name in unit.names if name in self._children]
+        for child in children:
+            child.kill()
+        for child in children:
+            child.wait()
 
     def _pause_before_restart(self, exited: Exited) -> float | None:
         """Logs what happened; None when the child must not be started again."""
-        log.error("%s (pid %d) ended with status %d", exited.name, exited.pid, exited.code)
+        log.error("%s (pid %d) ended with status %d", exited.name, exited.child.pid, exited.code)
         if exited.code == EXIT_REFUSED:
             return None
         pause_s = self._policy.pause_s(time.monotonic())
@@ -139,51 +170,59 @@ class Supervisor:
                 settings.restart_window_s,
             )
         else:
-            log.info("%s is started again in %.1f s", exited.name, pause_s)
+            log.info("%s is started again in %.1f s", ", ".join(exited.unit.names), pause_s)
         return pause_s
 
-    def _start(self, name: str, run_dir: str) -> None:
-        assignment = Assignment(
-            name=name,
-            settings=self._settings.model_dump(mode="json"),
-            checkpoint=str(self._checkpoint),
-            run_dir=run_dir,
-            listener_fd=self._listener.fileno(),
-            address=address(self._listener),
-        )
+    def _start(self, unit: Unit, run_dir: str) -> None:
+        epoch = next(self._starts)
+        for rank, name in enumerate(unit.names):
+            assignment = Assignment(
+                name=name,
+                settings=self._settings.model_dump(mode="json"),
+                checkpoint=str(self._checkpoint),
+                run_dir=run_dir,
+                listener_fd=self._listener.fileno(),
+                address=address(self._listener),
+                rank=rank,
+                epoch=epoch,
+            )
+            self._start_child(unit, assignment)
+
+    def _start_child(self, unit: Unit, assignment: Assignment) -> None:
         # -P: a folder called `server` where the user stands must not take this package's place.
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", MODULES[name]],
+            [sys.executable, "-P", "-m", unit.module],
             stdin=subprocess.PIPE,
             pass_fds=[self._listener.fileno()],
             process_group=0,
         )
         assert child.stdin is not None
+        name = assignment.name
         self._children[name] = child
-        threading.Thread(target=self._report_exit, args=(name, child), daemon=True).start()
+        threading.Thread(target=self._report_exit, args=(unit, name, child), daemon=True).start()
         log.info("%s started (pid %d)", name, child.pid)
         with contextlib.suppress(BrokenPipeError):  # it has ended already; its thread tells
             child.stdin.write(msgspec.json.encode(assignment) + b"\n")
             child.stdin.flush()
 
-    def _report_exit(self, name: str, child: subprocess.Popen[bytes]) -> None:
-        self._events.put(Exited(name, child.pid, child.wait()))
+    def _report_exit(self, unit: Unit, name: str, child: subprocess.Popen[bytes]) -> None:
+        self._events.put(Exited(unit, name, child, child.wait()))
 
     def _stop(self) -> None:
         """Ends the API, so that clients hear of it, then the engine. A second signal kills them."""
         self._on_signal(lambda _: self._kill())
         deadline_s = time.monotonic() + self._settings.shutdown_timeout_s
-        for name in reversed(MODULES):
-            child = self._children.get(name)
-            if child is None:
-                continue
-            child.terminate()
-            try:
-                child.wait(max(0.0, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                log.warning("%s (pid %d) did not end in time and is killed", name, child.pid)
-                child.kill()
-                child.wait()
+        for unit in self._units:
+            children = {n: self._children[n] for n in unit.names if n in self._children}
+            for child in children.values():
+                child.terminate()
+            for name, child in children.items():
+                try:
+                    child.wait(max(0.0, deadline_s - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    log.warning("%s (pid %d) did not end in time: killed", name, child.pid)
+                    child.kill()
+                    child.wait()
 
     def _kill(self) -> None:
         for child in self._children.values():

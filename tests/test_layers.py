@@ -28,7 +28,7 @@ ALLOWED = {
     "api": LEAVES | {"frontend", "ipc", "metrics", "model.spec"},
     "engine": LEAVES | {"ipc", "metrics"},
     "kernels": LEAVES,
-    "distributed": LEAVES,
+    "distributed": LEAVES | {"engine.plan"},
     "model": LEAVES | {"distributed", "kernels", "model.shards", "model.spec"},
     "runner": LEAVES
     | {"distributed", "engine.plan", "kernels", "model", "model.shards", "model.spec"},
@@ -38,7 +38,7 @@ ALLOWED = {
     "cli": LEAVES | {"model.locate", "supervisor", "terminal"},
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
-    | {"child", "engine", "frontend.tokenizer", "ipc", "model.spec", "runner"},
+    | {"child", "distributed", "engine", "frontend.tokenizer", "ipc", "model.spec", "runner"},
     "__main__": {"cli"},
 }
 ROOTS = {"cli", "supervisor", "api_process", "engine_process", "__main__"}

@@ -4,65 +4,106 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import torch
 
+from server.distributed.groups import Group, Groups, join
 from server.errors import StartupError
 from server.kernels.attention import KVCache
+from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.model.weights import ShardLoaded, load_model
 from server.runner.calibrate import measured_budget
 from server.runner.memory import GIB, KV_BLOCK_SIZE, plan_limits
+from server.runner.ranks import Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def build_runner(settings: Settings, folder: Path) -> LocalRunner:
-    """Loads the weights, takes the memory and measures the step budget.
+@dataclass(frozen=True, slots=True)
+class RankPlace:
+    """Which of how many ranks this process is."""
+
+    rank: int = 0
+    ranks: int = 1
+    meeting: str = ""
+    """Where the ranks meet, for torch.distributed."""
+
+
+def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunner:
+    """Meets the other ranks, loads this rank's part of the weights and takes the memory.
 
     Raises:
         CheckpointError: the checkpoint cannot be served.
         StartupError: the settings do not fit this machine.
     """
     spec = ModelSpec.load(folder)
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, place.rank)
     dtype = choose_dtype(settings.dtype, spec.dtype, device)
+    plan = ShardPlan.make(spec, place.ranks, settings.vision_tensor_parallel_size)
     if device.type == "cpu":
-        torch.set_num_threads(settings.cpu_threads or len(os.sched_getaffinity(0)))
-    model = load_model(folder, spec, dtype, device, _log_shard)
+        cores = settings.cpu_threads or len(os.sched_getaffinity(0))
+        torch.set_num_threads(max(1, cores // place.ranks))
+    groups = _meet(settings, place, plan, device)
+    shard = plan.ranks[place.rank]
+    model = load_model(folder, spec, dtype, device, _log_shard, shard=shard, groups=groups)
     limits = plan_limits(
         settings,
         spec,
+        num_kv_heads=max(len(rank.text.kv_heads) for rank in plan.ranks),
         bytes_per_value=dtype.itemsize,
-        free_bytes=free_bytes(device),
+        free_bytes=_least_free_bytes(device, groups.model),
         on_cpu=device.type == "cpu",
     )
     cache = KVCache.allocate(
         num_layers=spec.text.num_layers,
         num_blocks=limits.kv_blocks,
         block_size=KV_BLOCK_SIZE,
-        num_kv_heads=spec.text.num_kv_heads,
+        num_kv_heads=len(shard.text.kv_heads),
         head_dim=spec.text.head_dim,
         dtype=dtype,
         device=device,
     )
-    runner = LocalRunner(model, cache, limits)
+    return LocalRunner(model, cache, limits, groups)
+
+
+def _meet(settings: Settings, place: RankPlace, plan: ShardPlan, device: torch.device) -> Groups:
+    if place.ranks == 1:
+        return Groups()
+    return join(
+        place.rank,
+        place.ranks,
+        plan.vision_tp,
+        backend="gloo" if device.type == "cpu" else "nccl",
+        address=place.meeting,
+        timeout_s=settings.collective_timeout_s,
+    )
+
+
+def _least_free_bytes(device: torch.device, group: Group) -> int:
+    """What the rank with least memory has; ranks on one CPU share its memory."""
+    own = free_bytes(device) // (group.size if device.type == "cpu" else 1)
+    return min(int(part) for part in group.gather(torch.tensor(own, device=device)))
+
+
+def settle_budget(runner: LocalRunner | Leader, settings: Settings) -> None:
+    """Measures the step budget where the operator has not chosen one. All ranks take part."""
     if settings.step_token_budget is None:
         budget = measured_budget(runner, settings.target_step_ms / 1000)
-        runner.limits = msgspec.structs.replace(limits, step_token_budget=budget)
-    return runner
+        runner.limits = msgspec.structs.replace(runner.limits, step_token_budget=budget)
 
 
-def choose_device(wanted: str) -> torch.device:
+def choose_device(wanted: str, rank: int = 0) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise StartupError("--device cuda: torch sees no CUDA device; use --device cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    return torch.device(wanted, rank) if wanted == "cuda" else torch.device(wanted)
 
 
 def choose_dtype(wanted: str, stored: str, device: torch.device) -> torch.dtype:

@@ -10,13 +10,23 @@ from __future__ import annotations
 import time
 from array import array
 from dataclasses import dataclass
+from typing import Protocol
 
-from server.engine.plan import Install, Row, StepPlan
+from server.engine.plan import Install, Row, RunnerLimits, StepPlan
 from server.messages import SamplingParams
-from server.runner.runner import LocalRunner
 
 BUDGET_MAX = 8192
 REPEATS = 3
+
+
+class Rehearser(Protocol):
+    """A runner that has not begun to serve."""
+
+    @property
+    def limits(self) -> RunnerLimits: ...
+
+    def rehearse(self, plan: StepPlan) -> None:
+        """Executes a plan that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class Prefill:
     seconds: float
 
 
-def measured_budget(runner: LocalRunner, target_s: float) -> int:
+def measured_budget(runner: Rehearser, target_s: float) -> int:
     """Tokens whose prefill takes about `target_s` seconds."""
     longest = min(runner.limits.max_model_len - 1, 256)
     measure(runner, longest)  # first runs pay for memory and code
@@ -45,7 +55,7 @@ def budget_for(target_s: float, short: Prefill, long: Prefill, *, smallest: int)
     return max(smallest, min(BUDGET_MAX, int(tokens) // 16 * 16))
 
 
-def measure(runner: LocalRunner, tokens: int) -> Prefill:
+def measure(runner: Rehearser, tokens: int) -> Prefill:
     """The fastest of some prefills of `tokens` tokens."""
     blocks = -(-tokens // runner.limits.kv_block_size)
     install = Install(

@@ -17,19 +17,25 @@ KV_BLOCK_SIZE = 16
 GIB = 2**30
 
 
-def kv_block_bytes(spec: ModelSpec, bytes_per_value: int) -> int:
-    """Size of one block: keys and values of all layers."""
-    text = spec.text
-    token = 2 * text.num_layers * text.num_kv_heads * text.head_dim * bytes_per_value
+def kv_block_bytes(spec: ModelSpec, num_kv_heads: int, bytes_per_value: int) -> int:
+    """Size of one block on a rank: keys and values of all layers."""
+    token = 2 * spec.text.num_layers * num_kv_heads * spec.text.head_dim * bytes_per_value
     return KV_BLOCK_SIZE * token
 
 
 def plan_limits(
-    settings: Settings, spec: ModelSpec, *, bytes_per_value: int, free_bytes: int, on_cpu: bool
+    settings: Settings,
+    spec: ModelSpec,
+    *,
+    num_kv_heads: int,
+    bytes_per_value: int,
+    free_bytes: int,
+    on_cpu: bool,
 ) -> RunnerLimits:
-    """Divides the memory.
+    """Divides the memory of the rank that has least of it.
 
     Args:
+        num_kv_heads: most that a rank holds.
         bytes_per_value: size of a value in the KV cache.
         free_bytes: what is free once the weights are loaded.
 
@@ -44,7 +50,7 @@ def plan_limits(
         )
     wanted = asked or max_positions
     context_blocks = -(-wanted // KV_BLOCK_SIZE)
-    block_bytes = kv_block_bytes(spec, bytes_per_value)
+    block_bytes = kv_block_bytes(spec, num_kv_heads, bytes_per_value)
     if settings.kv_cache_blocks is not None:
         blocks = settings.kv_cache_blocks
     elif settings.kv_cache_gib is not None:

@@ -77,7 +77,7 @@ class LocalRunner:
         assert self._next_step == 0
         self._thread.submit(self._execute, plan, Future()).result().wait(plan.step)
 
-    def describe(self) -> Ready:
+    def describe(self, ranks: int = 1) -> Ready:
         """What API processes are told."""
         return Ready(
             max_model_len=self.limits.max_model_len,
@@ -87,7 +87,7 @@ class LocalRunner:
             step_token_budget=self.limits.step_token_budget,
             dtype=str(self._model.dtype).removeprefix("torch."),
             device=str(self._device),
-            ranks=1,
+            ranks=ranks,
         )
 
     def close(self) -> None:

@@ -12,11 +12,18 @@ from server.settings import Settings
 from tests import golden
 
 SPEC = ModelSpec.load(golden.CHECKPOINT)
-BLOCK_BYTES = kv_block_bytes(SPEC, 4)
+BLOCK_BYTES = kv_block_bytes(SPEC, SPEC.text.num_kv_heads, 4)
 
 
 def plan(settings: Settings, *, free_bytes: int = 8 * GIB, on_cpu: bool = True) -> RunnerLimits:
-    return plan_limits(settings, SPEC, bytes_per_value=4, free_bytes=free_bytes, on_cpu=on_cpu)
+    return plan_limits(
+        settings,
+        SPEC,
+        num_kv_heads=SPEC.text.num_kv_heads,
+        bytes_per_value=4,
+        free_bytes=free_bytes,
+        on_cpu=on_cpu,
+    )
 
 
 def test_a_block_holds_keys_and_values_of_all_layers() -> None:
