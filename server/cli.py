@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from server import __version__, logs, terminal
-from server.errors import StartupError
-from server.model.locate import locate
+from server import __version__, logs, planner, terminal
+from server.errors import CheckpointError, StartupError
+from server.model.locate import locate, locate_config
 from server.settings import ENV_PREFIX, Settings
 from server.supervisor import Supervisor, address, listen
 
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = build_parser().parse_args(argv)
+    if arguments.command == "plan":
+        sys.exit(plan(arguments))
     if arguments.command != "serve":
         sys.exit(terminal.run(arguments))
     flags = vars(arguments)
@@ -38,6 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except StartupError as error:
         log.error("%s", error)
         sys.exit(1)
+
+
+def plan(arguments: argparse.Namespace) -> int | str:
+    """Prints plans; what cannot be planned is the message to end with."""
+    try:
+        return planner.run(arguments, locate_config(arguments.model, arguments.revision))
+    except (CheckpointError, StartupError) as error:
+        return f"internvl-serve: {error}"
 
 
 def serve(settings: Settings) -> int:
@@ -60,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"internvl-serve {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve_command = commands.add_parser("serve", help="serve a model over HTTP")
+    planner.add_command(commands)
     terminal.add_commands(commands)
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")

@@ -35,7 +35,8 @@ ALLOWED = {
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
     "supervisor": LEAVES | {"child"},
     "terminal": set(),
-    "cli": LEAVES | {"model.locate", "supervisor", "terminal"},
+    "planner": LEAVES | {"model.shards", "model.spec"},
+    "cli": LEAVES | {"model.locate", "planner", "supervisor", "terminal"},
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
     | {"child", "distributed", "engine", "frontend.tokenizer", "ipc", "model.spec", "runner"},

@@ -32,20 +32,34 @@ def locate(model: str | None, revision: str | None, scratch_dir: Path) -> Path:
         command = [sys.executable, "-P", "-m", "server.demo.random_checkpoint", str(folder)]
         subprocess.run(command, check=True)
         return folder
+    return _existing_folder(model) or _download(model, revision, FILES)
+
+
+def locate_config(model: str, revision: str | None) -> Path:
+    """Folder with the model's config.json, and perhaps nothing else of it.
+
+    Raises:
+        StartupError: as `locate`.
+    """
+    return _existing_folder(model) or _download(model, revision, ["config.json"])
+
+
+def _existing_folder(model: str) -> Path | None:
+    """The folder that the model is, or None where it can only be a Hub id."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder.resolve()
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         raise StartupError(f"--model {model}: there is no such folder")
-    return _download(model, revision)
+    return None
 
 
-def _download(repo_id: str, revision: str | None) -> Path:
+def _download(repo_id: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - a second, for a Hub id only
 
     log.info("looking for %s on the Hub", repo_id)
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=FILES))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=files))
     except Exception as error:
         raise StartupError(
             f"--model {repo_id}: no such folder here, and the Hub did not provide it "
