@@ -20,6 +20,9 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from server.kernels.attention import KVCache
 
+BLOCK_SIZE = 16
+"""Tokens of a block: finer blocks find more shared prefixes, coarser ones need smaller tables."""
+
 KEYS_MULTIPLE = 512
 """torch's CPU kernel adds up the keys in parts of 512; a last part of another size would be added
 in another order."""

@@ -13,11 +13,12 @@ import torch
 from server.distributed.groups import Group, Groups, join
 from server.errors import StartupError
 from server.kernels.attention import KVCache
+from server.kernels.backends import choose_backend
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.model.weights import ShardLoaded, load_model
 from server.runner.calibrate import measured_budget
-from server.runner.memory import GIB, KV_BLOCK_SIZE, plan_limits
+from server.runner.memory import GIB, plan_limits
 from server.runner.ranks import Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
@@ -49,12 +50,15 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     if device.type == "cpu":
         cores = settings.cpu_threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(max(1, cores // place.ranks))
+    backend = choose_backend(settings.attention_backend, device, dtype)
+    log.info("attention: %s (%s)", backend.name, backend.reason)
     groups = _meet(settings, place, plan, device)
     shard = plan.ranks[place.rank]
     model = load_model(folder, spec, dtype, device, _log_shard, shard=shard, groups=groups)
     limits = plan_limits(
         settings,
         spec,
+        block_size=backend.block_size,
         num_kv_heads=max(len(rank.text.kv_heads) for rank in plan.ranks),
         bytes_per_value=dtype.itemsize,
         free_bytes=_least_free_bytes(device, groups.model),
@@ -63,13 +67,13 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     cache = KVCache.allocate(
         num_layers=spec.text.num_layers,
         num_blocks=limits.kv_blocks,
-        block_size=KV_BLOCK_SIZE,
+        block_size=backend.block_size,
         num_kv_heads=len(shard.text.kv_heads),
         head_dim=spec.text.head_dim,
         dtype=dtype,
         device=device,
     )
-    return LocalRunner(model, cache, limits, groups)
+    return LocalRunner(model, cache, limits, groups, backend.batch)
 
 
 def _meet(settings: Settings, place: RankPlace, plan: ShardPlan, device: torch.device) -> Groups:

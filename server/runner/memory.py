@@ -11,22 +11,19 @@ from server.errors import StartupError
 from server.model.spec import ModelSpec
 from server.settings import Settings
 
-KV_BLOCK_SIZE = 16
-"""Tokens in a block: finer blocks find more shared prefixes, coarser ones need smaller tables."""
-
 GIB = 2**30
 
 
-def kv_block_bytes(spec: ModelSpec, num_kv_heads: int, bytes_per_value: int) -> int:
-    """Size of one block on a rank: keys and values of all layers."""
-    token = 2 * spec.text.num_layers * num_kv_heads * spec.text.head_dim * bytes_per_value
-    return KV_BLOCK_SIZE * token
+def kv_token_bytes(spec: ModelSpec, num_kv_heads: int, bytes_per_value: int) -> int:
+    """What a token takes in a rank's cache: keys and values of all layers."""
+    return 2 * spec.text.num_layers * num_kv_heads * spec.text.head_dim * bytes_per_value
 
 
 def plan_limits(
     settings: Settings,
     spec: ModelSpec,
     *,
+    block_size: int,
     num_kv_heads: int,
     bytes_per_value: int,
     free_bytes: int,
@@ -35,6 +32,7 @@ def plan_limits(
     """Divides the memory of the rank that has least of it.
 
     Args:
+        block_size: tokens of a block in the KV cache.
         num_kv_heads: most that a rank holds.
         bytes_per_value: size of a value in the KV cache.
         free_bytes: what is free once the weights are loaded.
@@ -49,8 +47,8 @@ def plan_limits(
             f"--max-model-len {asked} is more than the {max_positions} tokens of the checkpoint"
         )
     wanted = asked or max_positions
-    context_blocks = -(-wanted // KV_BLOCK_SIZE)
-    block_bytes = kv_block_bytes(spec, num_kv_heads, bytes_per_value)
+    context_blocks = -(-wanted // block_size)
+    block_bytes = block_size * kv_token_bytes(spec, num_kv_heads, bytes_per_value)
     if settings.kv_cache_blocks is not None:
         blocks = settings.kv_cache_blocks
     elif settings.kv_cache_gib is not None:
@@ -64,7 +62,7 @@ def plan_limits(
             f"a KV cache of {blocks} blocks takes {blocks * block_bytes / GIB:.1f} GiB, "
             f"{free_bytes / GIB:.1f} GiB are free: lower --kv-cache-blocks or --kv-cache-gib"
         )
-    fits = blocks * KV_BLOCK_SIZE
+    fits = blocks * block_size
     if fits < min(asked or 1, wanted) or blocks < 1:
         raise StartupError(
             f"a KV cache of {blocks} blocks holds {fits} tokens, --max-model-len asks for "
@@ -73,7 +71,7 @@ def plan_limits(
     return RunnerLimits(
         slots=settings.max_num_seqs,
         kv_blocks=blocks,
-        kv_block_size=KV_BLOCK_SIZE,
+        kv_block_size=block_size,
         image_slots=settings.image_cache_slots,
         image_cost_tokens=spec.image_cost_tokens,
         step_token_budget=settings.step_token_budget or min(wanted, fits),

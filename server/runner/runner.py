@@ -16,7 +16,7 @@ from torch import Tensor
 
 from server.distributed.groups import Groups
 from server.engine.plan import Encode, Row, RunnerLimits, Scatter, StepPlan
-from server.kernels.attention import KVCache
+from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.sdpa import SdpaBatch
 from server.messages import Ready
 from server.model.internvl import InternVLChat
@@ -34,6 +34,7 @@ class LocalRunner:
     Args:
         cache: blocks as `limits` says, for the KV heads of this rank.
         groups: the ranks that hold the rest; all of them get the same plans.
+        batch: the implementation of attention.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class LocalRunner:
         cache: KVCache,
         limits: RunnerLimits,
         groups: Groups | None = None,
+        batch: type[AttentionBatch] = SdpaBatch,
     ) -> None:
         self.limits = limits
+        self._batch = batch
         self._model = model
         self._cache = cache
         groups = groups or Groups()
@@ -136,7 +139,7 @@ class LocalRunner:
         size = self.limits.kv_block_size
         slots, positions = self._upload(layout.token_slots), self._upload(layout.positions)
         blocks = self._slots.block_tables[slots, self._upload(layout.positions // size)]
-        batch = SdpaBatch.build(
+        batch = self._batch.build(
             self._cache,
             positions=positions,
             kv_indices=blocks * size + self._upload(layout.positions % size),

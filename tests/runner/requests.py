@@ -14,9 +14,9 @@ from server.distributed.groups import Groups
 from server.engine.plan import RunnerLimits
 from server.frontend.images import ImageLimits, image_digest, load_image
 from server.kernels.attention import KVCache
+from server.kernels.sdpa import BLOCK_SIZE
 from server.messages import ImageRef, SamplingParams, Submit
 from server.model.internvl import InternVLChat
-from server.runner.memory import KV_BLOCK_SIZE
 from server.runner.runner import LocalRunner
 from tests import golden
 
@@ -95,7 +95,7 @@ def make_rank(model: InternVLChat, groups: Groups, changes: dict[str, int]) -> L
     values = {
         "slots": 32,
         "kv_blocks": 512,
-        "kv_block_size": KV_BLOCK_SIZE,
+        "kv_block_size": BLOCK_SIZE,
         "image_slots": 8,
         "image_cost_tokens": spec.image_cost_tokens,
         "step_token_budget": 512,

@@ -6,19 +6,21 @@ import pytest
 
 from server.engine.plan import RunnerLimits
 from server.errors import StartupError
+from server.kernels.sdpa import BLOCK_SIZE
 from server.model.spec import ModelSpec
-from server.runner.memory import GIB, KV_BLOCK_SIZE, kv_block_bytes, plan_limits
+from server.runner.memory import GIB, kv_token_bytes, plan_limits
 from server.settings import Settings
 from tests import golden
 
 SPEC = ModelSpec.load(golden.CHECKPOINT)
-BLOCK_BYTES = kv_block_bytes(SPEC, SPEC.text.num_kv_heads, 4)
+BLOCK_BYTES = BLOCK_SIZE * kv_token_bytes(SPEC, SPEC.text.num_kv_heads, 4)
 
 
 def plan(settings: Settings, *, free_bytes: int = 8 * GIB, on_cpu: bool = True) -> RunnerLimits:
     return plan_limits(
         settings,
         SPEC,
+        block_size=BLOCK_SIZE,
         num_kv_heads=SPEC.text.num_kv_heads,
         bytes_per_value=4,
         free_bytes=free_bytes,
@@ -26,14 +28,14 @@ def plan(settings: Settings, *, free_bytes: int = 8 * GIB, on_cpu: bool = True) 
     )
 
 
-def test_a_block_holds_keys_and_values_of_all_layers() -> None:
+def test_a_token_takes_keys_and_values_of_all_layers() -> None:
     text = SPEC.text
     token = 2 * text.num_layers * text.num_kv_heads * text.head_dim * 4
-    assert KV_BLOCK_SIZE * token == BLOCK_BYTES
+    assert kv_token_bytes(SPEC, text.num_kv_heads, 4) == token
 
 
 def test_a_cpu_takes_a_context_for_everybody_but_not_all_memory() -> None:
-    assert plan(Settings(max_num_seqs=3)).kv_blocks == 3 * 4096 // KV_BLOCK_SIZE
+    assert plan(Settings(max_num_seqs=3)).kv_blocks == 3 * 4096 // BLOCK_SIZE
     small = plan(Settings(max_num_seqs=32), free_bytes=4000 * BLOCK_BYTES)
     assert small.kv_blocks == 1000
 
@@ -50,7 +52,7 @@ def test_what_the_operator_says_counts() -> None:
 def test_the_context_is_cut_to_what_the_cache_holds() -> None:
     assert plan(Settings()).max_model_len == 4096
     assert plan(Settings(max_model_len=1000)).max_model_len == 1000
-    assert plan(Settings(kv_cache_blocks=8)).max_model_len == 8 * KV_BLOCK_SIZE
+    assert plan(Settings(kv_cache_blocks=8)).max_model_len == 8 * BLOCK_SIZE
 
 
 @pytest.mark.parametrize(

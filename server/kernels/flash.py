@@ -1,0 +1,81 @@
+"""Paged attention through flash-attn: prefill, chunks and decode in one call.
+
+One entry serves rows of any length: `flash_attn_varlen_func` reads keys and values through the
+block table, folds the query heads of a KV head into its tiles and splits long contexts over the
+chip. Its pages hold 256 tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from flash_attn import flash_attn_varlen_func
+from torch import Tensor
+
+from server.kernels.attention import KVCache
+
+BLOCK_SIZE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class FlashBatch:
+    """An `AttentionBatch`; arguments and shapes are described there."""
+
+    positions: Tensor
+    kv_indices: Tensor
+    query_ends: Tensor
+    """Where each row's tokens begin, and the end of the last: [rows + 1] int32."""
+    context_ends: Tensor
+    """The same for contexts."""
+    longest_query: int
+    longest_context: int
+    block_tables: Tensor
+    """[rows, blocks] int32."""
+
+    @classmethod
+    def build(
+        cls,
+        cache: KVCache,
+        *,
+        positions: Tensor,
+        kv_indices: Tensor,
+        query_lens: Sequence[int],
+        context_lens: Sequence[int],
+        block_tables: Tensor,
+    ) -> FlashBatch:
+        blocks = -(-max(context_lens) // cache.block_size)
+        return cls(
+            positions=positions,
+            kv_indices=kv_indices,
+            query_ends=_ends(query_lens, positions.device),
+            context_ends=_ends(context_lens, positions.device),
+            longest_query=max(query_lens),
+            longest_context=max(context_lens),
+            block_tables=block_tables[:, :blocks].int().contiguous(),
+        )
+
+    def write_and_attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
+    ) -> Tensor:
+        keys, values = cache.layer(layer)
+        keys.index_copy_(0, self.kv_indices, k)
+        values.index_copy_(0, self.kv_indices, v)
+        attended: Tensor = flash_attn_varlen_func(
+            q,
+            cache.keys[layer],
+            cache.values[layer],
+            self.query_ends,
+            self.context_ends,
+            self.longest_query,
+            self.longest_context,
+            causal=True,
+            block_table=self.block_tables,
+        )
+        return attended
+
+
+def _ends(lengths: Sequence[int], device: torch.device) -> Tensor:
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return ends.to(device, non_blocking=True)
