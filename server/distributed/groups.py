@@ -112,7 +112,3 @@ def _own_group(rank: int, groups: Sequence[range], timeout: timedelta) -> Group:
         if rank in ranks:
             own = TorchGroup(group)
     return own
-
-
-def leave() -> None:
-    dist.destroy_process_group()
