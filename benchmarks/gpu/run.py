@@ -32,6 +32,7 @@ from server.model.internvl import InternVLChat
 from server.model.shards import ShardPlan, text_weights
 from server.model.spec import ModelSpec
 from server.model.weights import load_model
+from server.runner.graphs import CudaCapture
 from server.runner.noise import gumbel_noise, noise_key
 from server.runner.runner import LocalRunner
 
@@ -190,14 +191,17 @@ def make_runner(model: InternVLChat, backend: Backend, blocks: int) -> LocalRunn
     )
     cache = KVCache.allocate(
         num_layers=spec.text.num_layers,
-        num_blocks=blocks,
+        num_blocks=blocks + 1,
         block_size=backend.block_size,
         num_kv_heads=spec.text.num_kv_heads,
         head_dim=spec.text.head_dim,
         dtype=model.dtype,
         device=CUDA,
     )
-    return LocalRunner(model, cache, limits, batch=backend.batch)
+    runner = LocalRunner(model, cache, limits, batch=backend.batch)
+    if backend.decode is not None:
+        runner.capture_graphs(backend.decode, CudaCapture())
+    return runner
 
 
 def install(slot: int, tokens: list[int], computed: int, blocks: range) -> Install:

@@ -88,3 +88,22 @@ class AttentionBatch(Protocol):
         """Writes `k` and `v` [T, kv_heads, head_dim] of all rows, then lets each token of `q`
         [T, heads, head_dim] see positions 0 up to its own. Each KV head serves `heads / kv_heads`
         consecutive query heads. Returns [T, heads, head_dim]."""
+
+
+class DecodeBatch(AttentionBatch, Protocol):
+    """A backend whose decode steps can be captured in a graph."""
+
+    @classmethod
+    def decode(
+        cls,
+        *,
+        positions: Tensor,
+        kv_indices: Tensor,
+        block_tables: Tensor,
+        longest_context: int,
+    ) -> Self:
+        """Prepares a step of one token a row without looking at any value.
+
+        Args:
+            longest_context: bound of all contexts that this step may ever be repeated with.
+        """

@@ -9,7 +9,7 @@ import torch
 
 from server.errors import StartupError
 from server.kernels import sdpa
-from server.kernels.attention import AttentionBatch
+from server.kernels.attention import AttentionBatch, DecodeBatch
 
 FLASH_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -24,6 +24,8 @@ class Backend:
     batch: type[AttentionBatch]
     reason: str
     """Why it was chosen, for people to read."""
+    decode: type[DecodeBatch] | None = None
+    """The same where its decode steps can be captured in graphs."""
 
 
 def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> Backend:
@@ -57,4 +59,5 @@ def _probe_flash(device: torch.device, dtype: torch.dtype) -> tuple[Backend | No
     except (ImportError, OSError) as error:
         # OSError: built for another torch. The first line tells, the rest is symbols.
         return None, f"flash-attn cannot be imported: {str(error).splitlines()[0][:200]}"
-    return Backend("flash_attn", flash.BLOCK_SIZE, flash.FlashBatch, "flash-attn is there"), ""
+    batch = flash.FlashBatch
+    return Backend("flash_attn", flash.BLOCK_SIZE, batch, "flash-attn is there", batch), ""

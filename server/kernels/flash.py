@@ -56,6 +56,23 @@ class FlashBatch:
             block_tables=block_tables[:, :blocks].int().contiguous(),
         )
 
+    @classmethod
+    def decode(
+        cls, *, positions: Tensor, kv_indices: Tensor, block_tables: Tensor, longest_context: int
+    ) -> FlashBatch:
+        """See `DecodeBatch`."""
+        rows = torch.arange(len(positions) + 1, dtype=torch.int32, device=positions.device)
+        contexts = torch.cat([rows[:1].long(), positions + 1])
+        return cls(
+            positions=positions,
+            kv_indices=kv_indices,
+            query_ends=rows,
+            context_ends=contexts.cumsum(0).int(),
+            longest_query=1,
+            longest_context=longest_context,
+            block_tables=block_tables.int(),
+        )
+
     def write_and_attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
     ) -> Tensor:

@@ -18,6 +18,7 @@ from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.model.weights import ShardLoaded, load_model
 from server.runner.calibrate import measured_budget
+from server.runner.graphs import CudaCapture
 from server.runner.memory import GIB, plan_limits
 from server.runner.ranks import Leader
 from server.runner.runner import LocalRunner
@@ -66,14 +67,17 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     )
     cache = KVCache.allocate(
         num_layers=spec.text.num_layers,
-        num_blocks=limits.kv_blocks,
+        num_blocks=limits.kv_blocks + 1,  # the last one is for rows that fill up a graph
         block_size=backend.block_size,
         num_kv_heads=len(shard.text.kv_heads),
         head_dim=spec.text.head_dim,
         dtype=dtype,
         device=device,
     )
-    return LocalRunner(model, cache, limits, groups, backend.batch)
+    runner = LocalRunner(model, cache, limits, groups, backend.batch)
+    if backend.decode is not None:
+        runner.capture_graphs(backend.decode, CudaCapture())
+    return runner
 
 
 def _meet(settings: Settings, place: RankPlace, plan: ShardPlan, device: torch.device) -> Groups:

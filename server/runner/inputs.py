@@ -36,6 +36,11 @@ class StepLayout:
     """Where in T the last tokens of rows that sample stand: [S]."""
     sampling_slots: list[int]
 
+    @property
+    def decodes(self) -> bool:
+        """Whether each row is one token and samples."""
+        return len(self.positions) == len(self.row_slots) == len(self.sampling_slots)
+
     @classmethod
     def of(cls, rows: Sequence[Row], slots: Sequence[Slot]) -> StepLayout:
         """Layout of `rows`; `slots` are theirs, one by one, before the step."""

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from server.distributed.groups import Groups
 from server.engine.plan import Encode, Row, RunnerLimits, Scatter, StepPlan
-from server.kernels.attention import AttentionBatch, KVCache
+from server.kernels.attention import AttentionBatch, DecodeBatch, KVCache
 from server.kernels.sdpa import SdpaBatch
 from server.messages import Ready
 from server.model.internvl import InternVLChat
 from server.model.shards import split_text
+from server.runner.graphs import Capture, DecodeGraphs
 from server.runner.inputs import Ints, StepLayout
 from server.runner.logprobs import Logprobs
 from server.runner.pending import Masks, PendingStep, PromptPart, Sampled
@@ -65,6 +66,23 @@ class LocalRunner:
         self._next_step = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._awaiting_masks: deque[Future[Masks]] = deque()
+        self._graphs: DecodeGraphs | None = None
+
+    def capture_graphs(self, batch: type[DecodeBatch], capture: Capture) -> None:
+        """Lets steady decode steps run as graphs from here on. The cache needs one block more than
+        `limits` says."""
+        self._graphs = self._thread.submit(self._capture_graphs, batch, capture).result()
+
+    @torch.inference_mode()
+    def _capture_graphs(self, batch: type[DecodeBatch], capture: Capture) -> DecodeGraphs:
+        return DecodeGraphs(
+            self._model,
+            self._cache,
+            self._slots,
+            batch=batch,
+            max_model_len=self.limits.max_model_len,
+            capture=capture,
+        )
 
     def launch(self, plan: StepPlan) -> PendingStep:
         assert plan.step == self._next_step, "a plan was lost or repeated"
@@ -104,16 +122,21 @@ class LocalRunner:
         self._encode(plan.encodes)
         slots = [self._slots[row.slot] for row in rows]
         layout = StepLayout.of(rows, slots)
-        hidden = self._forward(layout, plan.scatters)
-        prompts = [
-            part
-            for row, slot, first in zip(rows, slots, layout.first_tokens.tolist(), strict=True)
-            if slot.prompt_logprobs is not None
-            and (part := self._prompt_logprobs(row, slot, hidden[first : first + row.count]))
-        ]
+        prompts: list[PromptPart] = []
+        if self._graphs is not None and layout.decodes and not plan.scatters:
+            logits = self._graphs.logits(layout.row_slots, layout.positions)
+        else:
+            hidden = self._forward(layout, plan.scatters)
+            last = hidden.index_select(0, self._upload(layout.sampling_tokens))
+            logits = self._model.logits(last)
+            firsts = layout.first_tokens.tolist()
+            for row, slot, first in zip(rows, slots, firsts, strict=True):
+                if slot.prompt_logprobs is not None:
+                    states = hidden[first : first + row.count]
+                    prompts += self._prompt_logprobs(row, slot, states)
         for row, slot in zip(rows, slots, strict=True):
             slot.computed += row.count
-        return self._sample(hidden, layout, plan.masked, masks, prompts).to_host()
+        return self._sample(logits, layout.sampling_slots, plan.masked, masks, prompts).to_host()
 
     def _encode(self, encodes: Sequence[Encode]) -> None:
         """Puts pictures' embeddings into their slots. Towers take turns at the pictures, and then
@@ -156,17 +179,16 @@ class LocalRunner:
 
     def _sample(
         self,
-        hidden: Tensor,
-        layout: StepLayout,
+        logits: Tensor,
+        slots: list[int],
         masked: Sequence[int],
         masks: Future[Masks],
         prompts: list[PromptPart],
     ) -> Sampled:
-        """Draws the next token of each row that reached its end, and remembers it."""
-        if not layout.sampling_slots:
+        """Draws the next token of each slot that reached its end, and remembers it."""
+        if not slots:
             return Sampled(torch.empty(0, dtype=torch.int64), None, [], prompts)
-        logits = self._model.logits(hidden.index_select(0, self._upload(layout.sampling_tokens)))
-        rows = [self._slots.sampling_row(slot) for slot in layout.sampling_slots]
+        rows = [self._slots.sampling_row(slot) for slot in slots]
         counts = [row.params.logprobs for row in rows]
         asked = [index for index, count in enumerate(counts) if count is not None]
         # A copy: sampling bends the logits.
@@ -174,25 +196,25 @@ class LocalRunner:
         row_masks: list[bytes | None] = []
         if masked:
             by_slot = dict(zip(masked, masks.result(), strict=True))
-            row_masks = [by_slot.get(slot) for slot in layout.sampling_slots]
+            row_masks = [by_slot.get(slot) for slot in slots]
         token_ids = self._vocabulary.sample(logits, rows, row_masks)
-        self._slots.append(layout.sampling_slots, token_ids)
+        self._slots.append(slots, token_ids)
         if not asked:
             return Sampled(token_ids, None, [], prompts)
         top = max(count for count in counts if count is not None)
         return Sampled(token_ids, Logprobs.of(untouched, token_ids[asked], top), counts, prompts)
 
-    def _prompt_logprobs(self, row: Row, slot: Slot, hidden: Tensor) -> PromptPart | None:
+    def _prompt_logprobs(self, row: Row, slot: Slot, hidden: Tensor) -> list[PromptPart]:
         """What the model thought of the prompt's tokens that follow the positions of a chunk with
-        the states `hidden` [tokens, hidden]."""
+        the states `hidden` [tokens, hidden]; nothing when there are none."""
         first = slot.computed + 1
         targets = self._slots.tokens[row.slot, first : min(first + row.count, slot.prompt_length)]
         if not len(targets):
-            return None
+            return []
         assert slot.prompt_logprobs is not None
         logits = self._vocabulary.whole(self._model.logits(hidden[: len(targets)]))
         logprobs = Logprobs.of(logits, targets, slot.prompt_logprobs)
-        return PromptPart(row.slot, first, logprobs, slot.prompt_logprobs)
+        return [PromptPart(row.slot, first, logprobs, slot.prompt_logprobs)]
 
     def _upload(self, values: Ints) -> Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)

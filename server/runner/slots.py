@@ -36,11 +36,13 @@ class Slots:
 
     def __init__(self, limits: RunnerLimits, device: torch.device) -> None:
         max_blocks = -(-limits.max_model_len // limits.kv_block_size)
-        # One place more than a context: the last token is sampled but never computed.
-        self.tokens = torch.zeros(
-            limits.slots, limits.max_model_len + 1, dtype=torch.int64, device=device
-        )
-        self.block_tables = torch.zeros(limits.slots, max_blocks, dtype=torch.int32, device=device)
+        # One slot more than requests have, for rows that only fill up a graph; its block is the one
+        # behind those that the engine deals out. One token more than a context: the last one is
+        # sampled but never computed.
+        rows, tokens = limits.slots + 1, limits.max_model_len + 1
+        self.tokens = torch.zeros(rows, tokens, dtype=torch.int64, device=device)
+        self.block_tables = torch.zeros(rows, max_blocks, dtype=torch.int64, device=device)
+        self.block_tables[-1] = limits.kv_blocks
         self._slots: dict[int, Slot] = {}
         self._last_rows: list[Row] = []
 
