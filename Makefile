@@ -23,6 +23,7 @@ format: $(VENV)/.test
 
 docs: $(VENV)/.test
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
+	$(BIN)/python scripts/api_page.py > docs/api.new && mv docs/api.new docs/api.md
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.step_overhead

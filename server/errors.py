@@ -64,13 +64,13 @@ def invalid(message: str, *, param: str | None, code: str = "invalid_value") -> 
     return ApiError(400, code, message, param=param)
 
 
-def context_length_exceeded(limit_tokens: int, message: str) -> ApiError:
+def context_length_exceeded(limit_tokens: int, message: str, param: str = "messages") -> ApiError:
     """400 that begins with OpenAI's own words: clients recognise the case by them."""
     return ApiError(
         400,
         "context_length_exceeded",
         f"This model's maximum context length is {limit_tokens} tokens. {message}",
-        param="messages",
+        param=param,
     )
 
 

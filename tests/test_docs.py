@@ -34,6 +34,12 @@ def test_the_settings_page_is_the_settings() -> None:
     assert (ROOT / "docs/settings.md").read_text(encoding="utf-8") == page, "run `make docs`"
 
 
+def test_the_tables_of_fields_are_those_of_the_code() -> None:
+    command = [sys.executable, "scripts/api_page.py"]
+    page = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert (ROOT / "docs/api.md").read_text(encoding="utf-8") == page, "run `make docs`"
+
+
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")))
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ class ChatRecord:
     """What is known of a chat request so far."""
 
     request_id: str
+    kind: str = "chat"
+    """What was asked for, as the line begins."""
     began_at: float = field(default_factory=time.monotonic)
     answer: Answer | None = None
     failure: str | None = None
@@ -25,7 +27,8 @@ class ChatRecord:
         """Writes the line. 499 stands for a client that went away before the response began."""
         total_ms = round((time.monotonic() - self.began_at) * 1000)
         log.info(
-            "chat %s %d %s total=%dms end=%s",
+            "%s %s %d %s total=%dms end=%s",
+            self.kind,
             self.request_id,
             status,
             self._numbers(),

@@ -1,19 +1,27 @@
 """The answer to a chat request while it grows: one text per choice, and what it cost.
 
 Plain responses and streams read the same `Answer`, so they cannot differ in text, in reasons or in
-usage. The token that ended a choice counts and is listed, but is never part of the text.
+usage. The token that ended a choice counts and is listed, but is no part of the text unless the
+request wants it there. Every token's log probability is news exactly once, together with the text
+that the token belongs to.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from server.frontend.detokenizer import Detokenizer
 from server.frontend.prompt import Prompt
-from server.messages import Delta, FinishReason
+from server.messages import Delta, FinishReason, TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    token_id: int
+    logprob: TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,9 @@ class News:
     text: str
     token_ids: list[int]
     finished: bool
+    scored: list[ScoredToken]
+    """Tokens of this text and of the text before it that has just become certain, where their log
+    probabilities were asked for."""
 
 
 class Choice:
@@ -31,34 +42,79 @@ class Choice:
 
     Args:
         own_stop_ids: stop tokens that the request named; ending by one of them is reported.
+        end_ids: the other tokens that end a choice. A last token that is neither is text: it
+            completed the grammar of the answer.
+        keep_end: the token that ends the choice is part of its text.
     """
 
-    def __init__(self, detokenizer: Detokenizer, own_stop_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        own_stop_ids: frozenset[int],
+        *,
+        end_ids: Collection[int] = (),
+        keep_end: bool = False,
+    ) -> None:
         self.text = ""
         self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        """One for each of `token_ids`, where they were asked for."""
+        self.prompt_logprobs: list[TokenLogprob] = []
+        """For the prompt's tokens from the second on, where they were asked for."""
         self.cached_tokens = 0
         self.finish_reason: str | None = None
         self.stop_reason: str | int | None = None
         """The stop string or the stop token of the request that ended the choice."""
         self._detokenizer = detokenizer
         self._own_stop_ids = own_stop_ids
+        self._all_stop_ids = own_stop_ids.union(end_ids)
+        self._keep_end = keep_end
+        self._ends: list[int] = []
+        """Where in the text each scored token ends, in characters."""
+        self._reported = 0
+        """Scored tokens that have been news."""
 
     def push(self, delta: Delta) -> str:
         """Takes a delta and returns the text that is certain now."""
         self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
         self.token_ids += delta.token_ids
-        ended_by_token = delta.finish is FinishReason.STOP
-        text = self._detokenizer.push(delta.token_ids[:-1] if ended_by_token else delta.token_ids)
+        self.logprobs += delta.logprobs or ()
+        self.prompt_logprobs = self.prompt_logprobs or delta.prompt_logprobs or []
+        last = self.token_ids[-1] if self.token_ids else None
+        ended_by_token = delta.finish is FinishReason.STOP and last in self._all_stop_ids
+        text = self._decode(delta, without_last=ended_by_token and not self._keep_end)
         if delta.finish is not None:
             text += self._detokenizer.finish()
             self.finish_reason = delta.finish.value
-            last = self.token_ids[-1] if self.token_ids else None
             if ended_by_token and last in self._own_stop_ids:
                 self.stop_reason = last
         if self._detokenizer.stopped is not None:
             self.finish_reason = FinishReason.STOP.value
             self.stop_reason = self._detokenizer.stopped
         self.text += text
+        return text
+
+    def take_scored(self) -> list[ScoredToken]:
+        """Scored tokens that have not been news yet and whose text has been; all when it ended."""
+        begin = self._reported
+        ended = self.finish_reason is not None
+        while self._reported < len(self.logprobs) and (
+            ended or self._ends[self._reported] <= self._detokenizer.released
+        ):
+            self._reported += 1
+        return [
+            ScoredToken(self.token_ids[at], self.logprobs[at])
+            for at in range(begin, self._reported)
+        ]
+
+    def _decode(self, delta: Delta, *, without_last: bool) -> str:
+        ids = delta.token_ids[:-1] if without_last else delta.token_ids
+        if delta.logprobs is None:
+            return self._detokenizer.push(ids)
+        text = ""
+        for position in range(len(delta.token_ids)):
+            text += self._detokenizer.push(ids[position : position + 1])
+            self._ends.append(self._detokenizer.reached)
         return text
 
 
@@ -86,7 +142,7 @@ class Answer:
         finished = choice.finish_reason is not None
         if finished and delta.finish is None:
             cancel(index)
-        return News(index, text, delta.token_ids, finished)
+        return News(index, text, delta.token_ids, finished, choice.take_scored())
 
     @property
     def prompt_tokens(self) -> int:

@@ -5,46 +5,28 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server import __version__
+from server.api.anthropic_routes import anthropic_routes
+from server.api.capabilities import capability_routes
 from server.api.chat import chat_routes
+from server.api.completions import completion_routes
+from server.api.document import ERROR_RESPONSE, openapi_document
 from server.api.middleware import Envelope
 from server.api.operations import model_routes, operations_routes
+from server.api.response_routes import response_routes
 from server.api.responses import error_response
-from server.api.schemas import ChatRequest
 from server.api.service import Service
+from server.api.tokenize import tokenize_routes
 from server.errors import ApiError
 
 TITLE = "internvl-serve"
 SUMMARY = "OpenAI-compatible server for InternVL-Chat-V1-2"
-
-
-ERROR_RESPONSE = {
-    "description": "OpenAI's error body",
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-}
-NULLABLE_STRING = {"type": ["string", "null"]}
-ERROR_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": NULLABLE_STRING,
-                "code": NULLABLE_STRING,
-            },
-        }
-    },
-}
 
 
 def create_app(service: Service) -> FastAPI:
@@ -73,10 +55,19 @@ def create_app(service: Service) -> FastAPI:
             ClientDisconnect: _answer_nobody,
         },
     )
-    for router in (chat_routes(service), model_routes(service), operations_routes(service)):
-        app.include_router(router)
+    for routes in (
+        chat_routes,
+        completion_routes,
+        response_routes,
+        anthropic_routes,
+        model_routes,
+        tokenize_routes,
+        capability_routes,
+        operations_routes,
+    ):
+        app.include_router(routes(service))
     app.add_middleware(Envelope, metrics=service.metrics)
-    app.openapi = functools.cache(functools.partial(_document, app))  # type: ignore[method-assign]
+    app.openapi = functools.cache(functools.partial(openapi_document, app))  # type: ignore[method-assign]
     return app
 
 
@@ -100,14 +91,3 @@ async def _answer_http_exception(request: Request, failure: Exception) -> Respon
 async def _answer_nobody(_: Request, __: Exception) -> Response:
     """The client went away: the status is for our own counters."""
     return Response(status_code=499)
-
-
-def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document with the request's schema, which the routes read themselves."""
-    document = get_openapi(title=TITLE, summary=SUMMARY, version=__version__, routes=app.routes)
-    schema = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas.update(schema.pop("$defs"))
-    schemas[ChatRequest.__name__] = schema
-    schemas["Error"] = ERROR_SCHEMA
-    return document

@@ -1,38 +1,33 @@
-"""POST /v1/chat/completions: from the body to a plain response or a stream.
-
-Whatever fails before the first byte is a real HTTP error; later it is an error event, and the
-stream ends without `[DONE]`. However a request ends, its choices are closed in the engine exactly
-once, and one line is logged.
-"""
+"""POST /v1/chat/completions: from the body to a prepared request and an empty reply."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.access import ChatRecord
-from server.api.answer import Answer, Choice
+from server.api.answer import Answer
+from server.api.chat_message import ChatMessage
+from server.api.chat_parameters import CHAT
 from server.api.chat_reply import ChatReply
-from server.api.incoming import read_json, until_disconnect
+from server.api.choices import empty_choice
+from server.api.delivery import deliver, handle, ignored_header
+from server.api.logprobs import LogprobFormat
+from server.api.paths import as_sent
 from server.api.prepare import Prepared
-from server.api.responses import json_response
 from server.api.schemas import ChatRequest
 from server.api.service import Service
-from server.api.stream import EventStream
-from server.api.submission import Submission
-from server.api.validation import ignored_names, parse_chat
+from server.api.validation import parse_chat
 from server.errors import ApiError
-from server.frontend.detokenizer import Detokenizer
 
 DESCRIPTION = (
-    "OpenAI's chat completion, with pictures as `data:` URLs. Fields that would change the answer "
-    "and are not implemented are refused; others without effect are named in `x-ignored-params`."
+    "OpenAI's chat completion, with pictures as `data:` URLs. Every field is honoured, named in "
+    "`x-ignored-params`, or refused; `GET /v1/capabilities` says which."
 )
 DOCUMENTED_BODY = {
     "required": True,
@@ -50,17 +45,7 @@ def chat_routes(service: Service) -> APIRouter:
         openapi_extra={"requestBody": DOCUMENTED_BODY},
     )
     async def chat_completions(request: Request) -> Response:
-        record = ChatRecord(request.state.request_id)
-        try:
-            body = await read_json(request, service.settings.max_body_bytes)
-            return await until_disconnect(request.receive, _respond(service, body, record))
-        except ApiError as failure:
-            record.failure = failure.code
-            record.write(failure.status)
-            raise
-        except ClientDisconnect:
-            record.write(499)
-            raise
+        return await handle(service, request, "chat", partial(_respond, service))
 
     return router
 
@@ -68,39 +53,40 @@ def chat_routes(service: Service) -> APIRouter:
 async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord) -> Response:
     request = parse_chat(body, service.names, service.settings)
     ready = service.client.admit(request.n or 1)
-    prepared = await service.preparer.prepare(request, ready.max_model_len)
-    answer = record.answer = _empty_answer(service, request, prepared)
-    reply = ChatReply(request, answer, service.names[0], service.fingerprint)
-    ignored = ignored_names(request)
-    headers = {"x-ignored-params": ",".join(ignored)} if ignored else {}
-    submission = service.client.submit(prepared.submits, prepared.pictures)
-    with contextlib.ExitStack() as owner:
-        owner.enter_context(submission)
-        if not request.stream:
-            async for deltas in submission:
-                for index, delta in deltas:
-                    answer.take(index, delta, submission.cancel)
-            record.write(200)
-            return json_response(reply.body(), headers=headers)
-        keep_alive_s = service.settings.keep_alive_comment_s
-        await _first_news(submission, keep_alive_s)
-        owner.callback(record.write, 200)
-        frames = reply.frames(submission, record)
-        # From here on the stream closes the submission and writes the record.
-        return EventStream(frames, owner.pop_all().close, keep_alive_s, headers)
+    try:
+        prepared = await service.preparer.prepare(request, ready.max_model_len)
+    except ApiError as failure:
+        raise as_sent(failure, CHAT.canonical(body)[1]) from None
+    choices = [empty_choice(service, request, goes_on=request.continues) for _ in prepared.submits]
+    answer = Answer(prepared.prompt, choices)
+    reply = ChatReply(
+        request,
+        answer,
+        _messages(request, prepared),
+        LogprobFormat(service.tokenizer, as_ids=bool(request.return_tokens_as_token_ids)),
+        model=service.names[0],
+        fingerprint=service.fingerprint,
+    )
+    return await deliver(
+        service,
+        prepared.submits,
+        prepared.pictures,
+        answer,
+        reply,
+        stream=bool(request.stream),
+        record=record,
+        headers=ignored_header(CHAT, body),
+    )
 
 
-async def _first_news(submission: Submission, patience_s: float) -> None:
-    """Waits for the engine's first word, so that an engine which fails until then is a plain HTTP
-    error: clients retry those by themselves. A silent stream has to begin at some time."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(submission.begun(), patience_s)
+def _messages(request: ChatRequest, prepared: Prepared) -> list[ChatMessage]:
+    echo = _last_text(request) if request.echo else ""
+    return [ChatMessage(prepared.tools, echo) for _ in prepared.submits]
 
 
-def _empty_answer(service: Service, request: ChatRequest, prepared: Prepared) -> Answer:
-    own_stop_ids = frozenset(request.stop_token_ids or [])
-    choices = [
-        Choice(Detokenizer(service.tokenizer, request.stop or []), own_stop_ids)
-        for _ in prepared.submits
-    ]
-    return Answer(prepared.prompt, choices)
+def _last_text(request: ChatRequest) -> str:
+    """What `echo` repeats: the last message's text where it is the assistant's."""
+    last = request.messages[-1]
+    if last.role != "assistant":
+        return ""
+    return "\n".join(part.text for part in last.content or () if part.text)

@@ -6,130 +6,153 @@ null are what clients in the field rely on.
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
-from server.api.access import ChatRecord
-from server.api.answer import Answer, Choice, News
-from server.api.responses import internal_error
+from server.api.answer import Answer, Choice, News, ScoredToken
+from server.api.chat_message import ChatMessage
+from server.api.engine_request import tier_of
+from server.api.logprobs import LogprobFormat
 from server.api.schemas import ChatRequest
 from server.api.stream import DONE, ChatChunks, error_event
-from server.api.submission import Submission
 from server.errors import ApiError
-
-log = logging.getLogger(__name__)
-
-SERVICE_TIER = "default"
 
 
 class ChatReply:
-    """The reply to one request.
+    """The reply to one request; see `delivery.Reply`.
 
     Args:
+        messages: empty, one per choice.
         model: the name that answers carry.
         fingerprint: `system_fingerprint`.
     """
 
-    def __init__(self, request: ChatRequest, answer: Answer, model: str, fingerprint: str) -> None:
+    def __init__(
+        self,
+        request: ChatRequest,
+        answer: Answer,
+        messages: list[ChatMessage],
+        logprobs: LogprobFormat,
+        *,
+        model: str,
+        fingerprint: str,
+    ) -> None:
+        self._request = request
         self._answer = answer
+        self._messages = messages
+        self._logprobs = logprobs
         self._model = model
         self._fingerprint = fingerprint
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._id = f"chatcmpl-{request.request_id or uuid.uuid4().hex}"
         self._created = int(time.time())
-        self._with_ids = bool(request.return_token_ids)
         options = request.stream_options
         self._with_usage = bool(options and options.include_usage)
         self._usage_in_chunks = bool(
             self._with_usage and options and options.continuous_usage_stats
         )
+        self._chunks = ChatChunks(
+            self._head("chat.completion.chunk", self._service()), include_usage=self._with_usage
+        )
+        self._unsent: list[list[ScoredToken]] = [[] for _ in answer.choices]
 
     def body(self) -> dict[str, Any]:
         """The whole `chat.completion`."""
-        body: dict[str, Any] = {
-            "id": self._id,
-            "object": "chat.completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": [
-                self._choice(index, choice) for index, choice in enumerate(self._answer.choices)
-            ],
-            "usage": self._answer.usage(),
-            "service_tier": SERVICE_TIER,
-            "system_fingerprint": self._fingerprint,
-        }
-        if self._with_ids:
+        choices = [self._choice(index, choice) for index, choice in enumerate(self._answer.choices)]
+        rest = {"choices": choices, "usage": self._answer.usage(), **self._service()}
+        body = self._head("chat.completion", rest)
+        if self._request.prompt_logprobs is not None:
+            body["prompt_logprobs"] = self._logprobs.prompt(
+                self._answer.prompt.token_ids, self._answer.choices[0].prompt_logprobs
+            )
+        if self._request.return_token_ids:
             body["prompt_token_ids"] = self._answer.prompt.token_ids
         return body
 
-    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": choice.text,
-            "refusal": None,
-            "annotations": [],
+    def begin(self) -> bytes:
+        """The role chunks, and the echo where it was asked for."""
+        first_ids = self._answer.prompt.token_ids if self._request.return_token_ids else None
+        roles = [
+            self._chunks.role(index, first_ids if index == 0 else None)
+            for index in range(len(self._messages))
+        ]
+        echoes = [
+            self._chunks.content(index, message.content)
+            for index, message in enumerate(self._messages)
+            if message.content
+        ]
+        return b"".join([*roles, *echoes])
+
+    def news(self, news: News) -> bytes:
+        message, choice = self._messages[news.index], self._answer.choices[news.index]
+        deltas = message.push(news.text)
+        if news.finished:
+            deltas += message.finish()
+        self._unsent[news.index] += news.scored
+        ids = news.token_ids if self._request.return_token_ids else None
+        if ids and not deltas:
+            deltas = [{"content": ""}]
+        usage = self._answer.usage() if self._usage_in_chunks else None
+        frames = b""
+        for delta in deltas:
+            frames += self._chunks.delta(
+                news.index, delta, self._take_logprobs(news.index), ids, usage
+            )
+            ids = None
+        if news.finished and choice.finish_reason is not None:
+            frames += self._chunks.finish(
+                news.index,
+                message.finish_reason(choice.finish_reason),
+                choice.stop_reason,
+                self._take_logprobs(news.index),
+                usage,
+            )
+        return frames
+
+    def end(self) -> bytes:
+        return (self._chunks.usage(self._answer.usage()) if self._with_usage else b"") + DONE
+
+    def failure(self, failure: ApiError) -> bytes:
+        return error_event(failure)
+
+    def _head(self, kind: str, rest: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model,
+            **rest,
         }
+
+    def _service(self) -> dict[str, Any]:
+        service: dict[str, Any] = {
+            "service_tier": tier_of(self._request),
+            "system_fingerprint": self._fingerprint,
+        }
+        if self._request.metadata is not None:
+            service["metadata"] = self._request.metadata
+        return service
+
+    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        message = self._messages[index]
+        message.push(choice.text)
+        message.finish()
+        scored = list(map(ScoredToken, choice.token_ids, choice.logprobs))
         value: dict[str, Any] = {
             "index": index,
-            "message": message,
-            "logprobs": None,
-            "finish_reason": choice.finish_reason,
+            "message": message.body(),
+            "logprobs": self._content_logprobs(scored) if self._request.logprobs else None,
+            "finish_reason": message.finish_reason(choice.finish_reason or ""),
             "stop_reason": choice.stop_reason,
         }
-        if self._with_ids:
+        if self._request.return_token_ids:
             value["token_ids"] = choice.token_ids
         return value
 
-    async def frames(self, submission: Submission, record: ChatRecord) -> AsyncIterator[bytes]:
-        """The event stream, to its end or to an error event."""
-        chunks = self._chunks()
-        yield self._role_frames(chunks)
-        try:
-            async for deltas in submission:
-                frames = b""
-                for index, delta in deltas:
-                    if news := self._answer.take(index, delta, submission.cancel):
-                        frames += self._frames_of(news, chunks)
-                if frames:
-                    yield frames
-        except ApiError as failure:
-            record.failure = failure.code
-            yield error_event(failure)
-            return
-        except Exception:
-            log.exception("request %s failed while it was streamed", record.request_id)
-            record.failure = internal_error().code
-            yield error_event(internal_error())
-            return
-        yield (chunks.usage(self._answer.usage()) if self._with_usage else b"") + DONE
+    def _take_logprobs(self, index: int) -> dict[str, Any] | None:
+        """Of the tokens whose text is in the next chunk."""
+        scored, self._unsent[index] = self._unsent[index], []
+        return self._content_logprobs(scored) if scored else None
 
-    def _chunks(self) -> ChatChunks:
-        head = {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._model,
-            "service_tier": SERVICE_TIER,
-            "system_fingerprint": self._fingerprint,
-        }
-        return ChatChunks(head, include_usage=self._with_usage)
-
-    def _role_frames(self, chunks: ChatChunks) -> bytes:
-        first_ids = self._answer.prompt.token_ids if self._with_ids else None
-        return b"".join(
-            chunks.role(index, first_ids if index == 0 else None)
-            for index in range(len(self._answer.choices))
-        )
-
-    def _frames_of(self, news: News, chunks: ChatChunks) -> bytes:
-        frames = b""
-        usage = self._answer.usage() if self._usage_in_chunks else None
-        if news.text or (self._with_ids and news.token_ids):
-            ids = news.token_ids if self._with_ids else None
-            frames = chunks.content(news.index, news.text, ids, usage)
-        choice = self._answer.choices[news.index]
-        if news.finished and choice.finish_reason is not None:
-            frames += chunks.finish(news.index, choice.finish_reason, choice.stop_reason, usage)
-        return frames
+    def _content_logprobs(self, scored: list[ScoredToken]) -> dict[str, Any]:
+        return {"content": self._logprobs.content(scored), "refusal": None}

@@ -34,26 +34,38 @@ BOUNDS = {
 }
 
 
-def explain(rejection: ValidationError) -> ApiError:
-    """OpenAI's error for the first thing pydantic objects to."""
+def explain(rejection: ValidationError, sent_names: Mapping[str, str] | None = None) -> ApiError:
+    """OpenAI's error for the first thing pydantic objects to.
+
+    Args:
+        sent_names: by field, the other name under which the client sent it.
+    """
     error = rejection.errors(include_url=False)[0]
-    path, kind, context = _path(error["loc"]), error["type"], error.get("ctx", {})
+    path = _as_sent(_path(error["loc"]), sent_names or {})
+    kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":
-        return invalid(
-            f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter"
-        )
+        return missing(path)
     if kind in BOUNDS:
         return _out_of_bounds(path, error["input"], kind, context)
     if kind in ("too_short", "too_long"):
         return _wrong_length(path, kind, context)
-    if kind == "literal_error":
-        message = f"Invalid value for '{path}': expected {context['expected']}."
-        return invalid(message, param=path)
+    if kind in ("string_too_short", "string_too_long"):
+        return _wrong_string_length(path, kind, context)
+    if kind in ("literal_error", "string_pattern_mismatch"):
+        wanted = context.get("expected") or f"a text like {context['pattern']}"
+        return invalid(f"Invalid value for '{path}': expected {wanted}.", param=path)
     expected = context["what"] if kind == "expected" else TYPES.get(kind, "another type")
     return invalid(
         f"Invalid type for '{path}': expected {expected}, but got {_json_type(error['input'])}.",
         param=path,
         code="invalid_type",
+    )
+
+
+def missing(path: str) -> ApiError:
+    """OpenAI's error for a field that must be there."""
+    return invalid(
+        f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter"
     )
 
 
@@ -84,6 +96,30 @@ def _wrong_length(path: str, kind: str, context: Mapping[str, Any]) -> ApiError:
         param=path,
         code="array_above_max_length",
     )
+
+
+def _wrong_string_length(path: str, kind: str, context: Mapping[str, Any]) -> ApiError:
+    bound, words = (
+        ("max_length", "at most")
+        if kind == "string_too_long"
+        else (
+            "min_length",
+            "at least",
+        )
+    )
+    return invalid(
+        f"Invalid '{path}': expected {words} {context[bound]} characters.",
+        param=path,
+        code="string_above_max_length" if bound == "max_length" else "empty_string",
+    )
+
+
+def _as_sent(path: str, sent_names: Mapping[str, str]) -> str:
+    """The path with the field's name as the client wrote it."""
+    for name, sent in sent_names.items():
+        if path == name or path.startswith((f"{name}.", f"{name}[")):
+            return sent + path.removeprefix(name)
+    return path
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -8,28 +8,33 @@ done on it.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import os
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from server import errors
+from server.api.answer_form import Form, read_chat_form
 from server.api.conversation import Conversation, Picture, read_conversation
-from server.api.sampling import OPENAI_DEFAULTS, choice_params
+from server.api.engine_request import EngineRequests
 from server.api.schemas import ChatRequest
+from server.api.text_prompts import INLINE_CHARS_MAX, TextPrompts, check_countable
+from server.api.tool_use import ToolUse, read_tool_use
 from server.frontend.data_url import decode_data_url
+from server.frontend.grammar import GrammarChecker
 from server.frontend.images import ImageLimits, image_digest, load_image
 from server.frontend.prompt import Prompt, PromptBuilder
-from server.frontend.template import ImageLayout
+from server.frontend.template import Ending, ImageLayout
 from server.frontend.tokenizer import Tokenizer
-from server.messages import ImageRef, Submit
+from server.frontend.tools import system_block
+from server.messages import Grammar, Submit
 from server.model.spec import ModelSpec
 from server.settings import Settings
 
 PICTURE_THREADS_MAX = 16
-INLINE_CHARS_MAX = 8192
-"""Longer texts are tokenised in a thread; for shorter ones the hand-over would cost more."""
+GRAMMAR_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class Prepared:
     """One per choice."""
     pictures: list[bytes]
     """uint8 RGB pixels, height x width x 3, in the order of `prompt.images`."""
+    tools: ToolUse | None = None
+    """What the answer may call."""
 
 
 class Preparer:
@@ -54,17 +61,21 @@ class Preparer:
         self._image_limits = ImageLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
         )
-        from_checkpoint = settings.generation_defaults == "model"
-        self._defaults = spec.generation if from_checkpoint else OPENAI_DEFAULTS
+        self._engine_requests = EngineRequests(settings, spec, tokenizer)
         self._token_chars_max = max(
             len(tokenizer.token_name(token_id)) for token_id in range(tokenizer.vocab_size)
         )
         cores = len(os.sched_getaffinity(0))
         self._picture_threads = ThreadPoolExecutor(min(cores, PICTURE_THREADS_MAX), "picture")
         self._text_thread = ThreadPoolExecutor(1, "tokenizer")
+        self.texts = TextPrompts(
+            tokenizer, self._engine_requests, self._text_thread, self._token_chars_max
+        )
+        self._checker = GrammarChecker()
+        self._grammar_threads = ThreadPoolExecutor(GRAMMAR_THREADS, "grammar")
 
     def close(self) -> None:
-        for threads in (self._picture_threads, self._text_thread):
+        for threads in (self._picture_threads, self._text_thread, self._grammar_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(self, request: ChatRequest, max_model_len: int) -> Prepared:
@@ -75,54 +86,85 @@ class Preparer:
         Raises:
             ApiError: 400 for whatever the caller must change.
         """
-        stop_ids = self._stop_ids(request)
-        conversation = read_conversation(request.messages)
+        self._engine_requests.check(request)
+        tools = read_tool_use(request)
+        conversation = _conversation(request, tools)
         self._check_size(conversation, max_model_len)
-        prompt = await self._tokenise(conversation, _layout(request))
+        grammar = await self._grammar(request, tools)
+        prompt = await self._tokenise(conversation, _layout(request), _ending(request))
         max_tokens = _room(request, len(prompt.token_ids), max_model_len)
         loaded = await self._load_all(conversation.pictures)
-        images = [
-            ImageRef(digest, offset, length)
-            for (digest, _), (offset, length) in zip(loaded, prompt.images, strict=True)
-        ]
-        ids = struct.pack(f"<{len(prompt.token_ids)}i", *prompt.token_ids)
-        submits = [
-            Submit(0, ids, images, sampling, max_tokens, stop_ids)
-            for sampling in choice_params(request, self._defaults)
-        ]
-        return Prepared(prompt, submits, [pixels for _, pixels in loaded])
+        digests = [digest for digest, _ in loaded]
+        submits = self._engine_requests.build(request, prompt, digests, max_tokens, grammar)
+        return Prepared(prompt, submits, [pixels for _, pixels in loaded], tools)
 
-    def _stop_ids(self, request: ChatRequest) -> list[int]:
-        own = request.stop_token_ids or []
-        vocab_size = self._spec.text.vocab_size
-        for index, token_id in enumerate(own):
-            if not 0 <= token_id < vocab_size:
-                raise errors.invalid(
-                    f"Invalid 'stop_token_ids': expected ids from 0 to {vocab_size - 1}.",
-                    param=f"stop_token_ids[{index}]",
-                )
-        return own if request.ignore_eos else [*self._tokenizer.stop_ids, *own]
+    async def prompt(self, request: ChatRequest) -> Prompt:
+        """The prompt alone, to be counted: it may be longer than the context.
+
+        Raises:
+            ApiError: 400, also for one that is so long that nobody can need its count.
+        """
+        conversation = _conversation(request, read_tool_use(request))
+        pictures = len(conversation.pictures) * self._spec.tokens_per_image
+        check_countable(conversation.text_chars + pictures, "messages")
+        return await self._tokenise(conversation, _layout(request), _ending(request))
+
+    async def fits(self, request: ChatRequest, tokens_max: int) -> bool:
+        """Whether the prompt has so many tokens at most."""
+        conversation = _conversation(request, read_tool_use(request))
+        if self._tokens_at_least(conversation) > tokens_max:
+            return False
+        prompt = await self._tokenise(conversation, _layout(request), _ending(request))
+        return len(prompt.token_ids) <= tokens_max
+
+    def _tokens_at_least(self, conversation: Conversation) -> int:
+        """What the prompt has by its mere size, before it costs anything to know more."""
+        pictures = len(conversation.pictures) * self._spec.tokens_per_image
+        return pictures + conversation.text_chars // self._token_chars_max
 
     def _check_size(self, conversation: Conversation, max_model_len: int) -> None:
-        """Refuses what is too long by its mere size, before it costs anything."""
-        pictures = len(conversation.pictures)
-        tokens = pictures * self._spec.tokens_per_image
-        tokens += conversation.text_chars // self._token_chars_max
-        if tokens >= max_model_len:
+        if self._tokens_at_least(conversation) >= max_model_len:
             raise errors.context_length_exceeded(
                 max_model_len,
-                f"However, your messages hold {pictures} pictures of "
+                f"However, your messages hold {len(conversation.pictures)} pictures of "
                 f"{self._spec.tokens_per_image} tokens and {conversation.text_chars} characters. "
                 "Please shorten the messages.",
             )
 
-    async def _tokenise(self, conversation: Conversation, layout: ImageLayout) -> Prompt:
-        if conversation.text_chars <= INLINE_CHARS_MAX:
-            return self._builder.build(conversation.turns, layout)
+    async def form_grammar(self, read: Callable[[], Form | None]) -> Grammar | None:
+        """The grammar of a form, read and checked in a thread.
+
+        Raises:
+            ApiError: 400; what `read` raised, or that the grammar cannot be built.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._text_thread, self._builder.build, conversation.turns, layout
+        return await loop.run_in_executor(self._grammar_threads, self._checked_grammar, read)
+
+    async def _grammar(self, request: ChatRequest, tools: ToolUse | None) -> Grammar | None:
+        if not (tools or request.response_format or request.structured_outputs):
+            return None
+        return await self.form_grammar(lambda: read_chat_form(request, tools))
+
+    def _checked_grammar(self, read: Callable[[], Form | None]) -> Grammar | None:
+        form = read()
+        if form is None:
+            return None
+        self._checker.check(form.grammar, form.param)
+        return form.grammar
+
+    async def _tokenise(
+        self, conversation: Conversation, layout: ImageLayout, ending: Ending
+    ) -> Prompt:
+        build = functools.partial(
+            self._builder.build,
+            conversation.turns,
+            layout,
+            system_suffix=conversation.system_suffix,
+            ending=ending,
         )
+        if conversation.text_chars <= INLINE_CHARS_MAX:
+            return build()
+        return await asyncio.get_running_loop().run_in_executor(self._text_thread, build)
 
     async def _load_all(self, pictures: Sequence[Picture]) -> list[tuple[bytes, bytes]]:
         """(digest, pixels) of each picture. Raises what the first bad one of them raised."""
@@ -144,6 +186,18 @@ def _or_raise(result: tuple[bytes, bytes] | BaseException) -> tuple[bytes, bytes
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _conversation(request: ChatRequest, tools: ToolUse | None) -> Conversation:
+    conversation = read_conversation(request.messages)
+    suffix = system_block(tools.shown) if tools else ""
+    return dataclasses.replace(conversation, system_suffix=suffix)
+
+
+def _ending(request: ChatRequest) -> Ending:
+    if request.continues:
+        return Ending.OPEN
+    return Ending.COMPLETE if request.add_generation_prompt is False else Ending.ANSWER
 
 
 def _layout(request: ChatRequest) -> ImageLayout:

@@ -10,6 +10,9 @@ from starlette.responses import Response
 
 from server.errors import ApiError
 
+RETRIED = (429, 503)
+"""What passes: too much to do, loading, restarting, draining."""
+
 
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
@@ -23,7 +26,15 @@ def json_response(
 
 
 def error_response(failure: ApiError) -> Response:
-    return json_response(failure.body(), failure.status, failure.headers)
+    """The error with what OpenAI's clients look at before they try again by themselves."""
+    headers = dict(failure.headers)
+    if (retry_after := headers.get("retry-after", "")).isdecimal():
+        headers["retry-after-ms"] = str(int(retry_after) * 1000)
+    if failure.status in RETRIED:
+        headers["x-should-retry"] = "true"
+    elif failure.status < 500:
+        headers["x-should-retry"] = "false"
+    return json_response(failure.body(), failure.status, headers)
 
 
 def internal_error() -> ApiError:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from server.api.schemas import ChatRequest
+from server.api.schemas import GenerationRequest
 from server.messages import SamplingParams
 from server.model.spec import GenerationSpec
 
@@ -19,7 +19,7 @@ OPENAI_DEFAULTS = GenerationSpec(temperature=1.0, top_p=1.0, top_k=0, repetition
 """What OpenAI's documentation says about parameters that are left out."""
 
 
-def choice_params(request: ChatRequest, defaults: GenerationSpec) -> list[SamplingParams]:
+def choice_params(request: GenerationRequest, defaults: GenerationSpec) -> list[SamplingParams]:
     """Sampling parameters of each choice.
 
     A seed that the client gave makes choice i use seed + i, so each choice can be asked for again
@@ -33,6 +33,8 @@ def choice_params(request: ChatRequest, defaults: GenerationSpec) -> list[Sampli
         presence_penalty=_given(request.presence_penalty, 0.0),
         frequency_penalty=_given(request.frequency_penalty, 0.0),
         repetition_penalty=_given(request.repetition_penalty, defaults.repetition_penalty),
+        min_tokens=_given(request.min_tokens, 0),
+        logprobs=request.scored_alternatives,
     )
     return [
         msgspec.structs.replace(shared, seed=_seed(request.seed, index))

@@ -48,16 +48,23 @@ class ChatChunks:
         ids = b',"prompt_token_ids":' + _encode(prompt_token_ids)
         return self._head + choice + b"]" + ids + self._tail[1:]
 
-    def content(
+    def content(self, index: int, text: str) -> bytes:
+        """A chunk of text and nothing else."""
+        return self.delta(index, {"content": text})
+
+    def delta(
         self,
         index: int,
-        text: str,
+        delta: Mapping[str, Any],
+        logprobs: Mapping[str, Any] | None = None,
         token_ids: list[int] | None = None,
         usage: Mapping[str, Any] | None = None,
     ) -> bytes:
-        choice = b'{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null' % (
+        """A chunk between a choice's first and its last."""
+        choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":null' % (
             index,
-            _encode(text),
+            _encode(delta),
+            _encode(logprobs),
         )
         if token_ids is not None:
             choice += b',"token_ids":' + _encode(token_ids)
@@ -68,11 +75,17 @@ class ChatChunks:
         index: int,
         reason: str,
         stop_reason: str | int | None,
+        logprobs: Mapping[str, Any] | None = None,
         usage: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """Last chunk of a choice."""
-        choice = b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%b,"stop_reason":%b}' % (
+        """Last chunk of a choice.
+
+        Args:
+            logprobs: of tokens without text of their own, such as the one that ended the choice.
+        """
+        choice = b'{"index":%d,"delta":{},"logprobs":%b,"finish_reason":%b,"stop_reason":%b}' % (
             index,
+            _encode(logprobs),
             _encode(reason),
             _encode(stop_reason),
         )

@@ -28,6 +28,7 @@ class Detokenizer:
         stop_strings: Iterable[str] = (),
         skip_special_tokens: bool = True,
         drop_leading_space: bool = True,
+        keep_stop_string: bool = False,
     ) -> None:
         """Starts an empty text.
 
@@ -36,26 +37,36 @@ class Detokenizer:
             skip_special_tokens: leave control tokens out instead of writing their names.
             drop_leading_space: drop one space in front of the first token, as the authors'
                 tokenizer does; wrong where the ids continue a text of the client.
+            keep_stop_string: the text ends behind the stop string instead.
         """
         self._tokenizer = tokenizer
         self._keep_special = not skip_special_tokens
         self._drop_leading_space = drop_leading_space
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._stops = StopFinder(stop_strings)
+        self._stops = StopFinder(stop_strings, keep=keep_stop_string)
+        self._decoded = 0
+        self.released = 0
+        """Characters that `push` and `finish` have returned."""
 
     @property
     def stopped(self) -> str | None:
         """The stop string that ended the text; tokens after it are ignored."""
         return self._stops.stopped
 
+    @property
+    def reached(self) -> int:
+        """Where in the text the tokens so far end, in characters; an unfinished one counts."""
+        return self._decoded + bool(self._utf8.getstate()[0])
+
     def push(self, token_ids: Iterable[int]) -> str:
         """Takes the next ids and returns the text that is certain now, often none."""
         data = b"".join(map(self._bytes_of, token_ids))
-        return self._stops.push(self._decode(data, final=False))
+        return self._released(self._stops.push(self._decode(data, final=False)))
 
     def finish(self) -> str:
         """Returns what was held back; the answer has ended."""
-        return self._stops.push(self._decode(b"", final=True)) + self._stops.finish()
+        text = self._stops.push(self._decode(b"", final=True))
+        return self._released(text + self._stops.finish())
 
     def _bytes_of(self, token_id: int) -> bytes:
         data = self._tokenizer.token_bytes(token_id, keep_special=self._keep_special)
@@ -66,4 +77,10 @@ class Detokenizer:
         return data
 
     def _decode(self, data: bytes, *, final: bool) -> str:
-        return INVALID_BYTE.sub("\ufffd", self._utf8.decode(data, final))
+        text = INVALID_BYTE.sub("\ufffd", self._utf8.decode(data, final))
+        self._decoded += len(text)
+        return text
+
+    def _released(self, text: str) -> str:
+        self.released += len(text)
+        return text

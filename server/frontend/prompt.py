@@ -13,6 +13,7 @@ from server.frontend.template import (
     MESSAGE_END,
     MESSAGE_START,
     Control,
+    Ending,
     ImageLayout,
     Pictures,
     Turn,
@@ -48,15 +49,25 @@ class PromptBuilder:
         self._image_end = tokenizer.control_id(IMAGE_END)
         self._picture = [tokenizer.control_id(IMAGE_CONTEXT)] * tokens_per_image
 
-    def build(self, turns: Iterable[Turn], layout: ImageLayout = "separate") -> Prompt:
-        """The prompt of a conversation, up to where the model answers.
+    def build(
+        self,
+        turns: Iterable[Turn],
+        layout: ImageLayout = "separate",
+        *,
+        system_suffix: str = "",
+        ending: Ending = Ending.ANSWER,
+    ) -> Prompt:
+        """The prompt of a conversation, up to where the model answers; see `template.render`.
 
         Raises:
             ApiError: a text holds a lone surrogate.
         """
         ids: list[int] = []
         images: list[tuple[int, int]] = []
-        for piece in render(turns, self._system_message, layout):
+        pieces = render(
+            turns, self._system_message, layout, system_suffix=system_suffix, ending=ending
+        )
+        for piece in pieces:
             if isinstance(piece, Control):
                 ids.append(self._controls[piece])
             elif isinstance(piece, Pictures):

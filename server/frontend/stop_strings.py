@@ -12,8 +12,13 @@ from collections.abc import Iterable
 class StopFinder:
     """Feed it with `push`, end it with `finish`; together they return the text to release."""
 
-    def __init__(self, stop_strings: Iterable[str]) -> None:
-        """An empty stop string never stops."""
+    def __init__(self, stop_strings: Iterable[str], *, keep: bool = False) -> None:
+        """An empty stop string never stops.
+
+        Args:
+            keep: the text ends behind the stop string, not before it.
+        """
+        self._keep = keep
         self._searches = [_Search(stop) for stop in stop_strings if stop]
         self._held = ""
         self._found: tuple[int, str] | None = None
@@ -60,7 +65,8 @@ class StopFinder:
     def _stop(self) -> str:
         assert self._found is not None
         begin, self.stopped = self._found
-        released, self._held = self._held[:begin], ""
+        end = begin + len(self.stopped) if self._keep else begin
+        released, self._held = self._held[:end], ""
         return released
 
 

@@ -9,11 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import zip_longest
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
 ImageLayout = Literal["separate", "combined"]
+
+
+class Ending(Enum):
+    """What stands at the end of a prompt."""
+
+    ANSWER = "answer"
+    """The header of the answer, which the model then writes."""
+    COMPLETE = "complete"
+    """The last message, whole."""
+    OPEN = "open"
+    """The last message without its end: the model goes on with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +66,45 @@ MESSAGE_START = Control("<|im_start|>")
 MESSAGE_END = Control("<|im_end|>")
 
 
-def render(turns: Iterable[Turn], system_message: str, layout: ImageLayout) -> list[Piece]:
+def render(
+    turns: Iterable[Turn],
+    system_message: str,
+    layout: ImageLayout,
+    *,
+    system_suffix: str = "",
+    ending: Ending = Ending.ANSWER,
+) -> list[Piece]:
     """The prompt up to the point where the model answers; no two texts stand side by side.
 
     System turns at the start are one message, joined by newlines, and replace `system_message`; a
     later one is a message of its own in its place. As in the authors' template there is no newline
     behind `<|im_end|>`, and an empty message is its header alone.
+
+    Args:
+        system_suffix: stands in the first system message, on a line of its own behind its text.
     """
     pieces: list[Piece] = []
     pictures_before = 0
-    for turn in _with_system(list(turns), system_message):
+    for turn in _with_system(list(turns), system_message, system_suffix):
         body = _render_parts(turn.parts, layout, pictures_before)
         pictures_before += sum(isinstance(part, ImagePart) for part in turn.parts)
         pieces += [MESSAGE_START, TextPart(f"{turn.role}\n"), *body]
         if body or turn.role == "system":
             pieces.append(MESSAGE_END)
-    return list(_joined([*pieces, MESSAGE_START, TextPart("assistant\n")]))
+    if ending is Ending.ANSWER:
+        pieces += [MESSAGE_START, TextPart("assistant\n")]
+    elif ending is Ending.OPEN and pieces[-1] is MESSAGE_END:
+        pieces.pop()
+    return list(_joined(pieces))
 
 
-def _with_system(turns: list[Turn], system_message: str) -> list[Turn]:
+def _with_system(turns: list[Turn], system_message: str, suffix: str) -> list[Turn]:
     """The conversation with exactly one system turn at its start."""
     first = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    parts = tuple(part for turn in turns[:first] for part in turn.parts)
     if first == 0:
-        return [Turn("system", (TextPart(system_message),)), *turns]
-    return [Turn("system", tuple(p for turn in turns[:first] for p in turn.parts)), *turns[first:]]
+        parts = (TextPart(system_message),)
+    return [Turn("system", (*parts, TextPart(suffix))), *turns[first:]]
 
 
 def _render_parts(

@@ -59,6 +59,11 @@ class Tokenizer:
         return len(self._vocabulary.names)
 
     @property
+    def puts_space_in_front(self) -> bool:
+        """Whether the first token of a text carries a space that the text does not have."""
+        return self.token_bytes(self._encode_piece("a")[0]).startswith(b" ")
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer; the end of a message comes first."""
         controls = self._vocabulary.controls

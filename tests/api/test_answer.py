@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.answer import Answer, Choice
+from server.api.answer import Answer, Choice, ScoredToken
 from server.frontend.detokenizer import Detokenizer
 from server.frontend.prompt import Prompt
 from server.frontend.tokenizer import Tokenizer
-from server.messages import Delta, FinishReason
+from server.messages import Delta, FinishReason, TokenLogprob
 from tests.golden import CHECKPOINT
 
 TOKENIZER = Tokenizer.load(CHECKPOINT)
@@ -20,7 +20,7 @@ IM_END = TOKENIZER.stop_ids[0]
 
 
 def new_choice(stop: Sequence[str] = (), own_stop_ids: Sequence[int] = ()) -> Choice:
-    return Choice(Detokenizer(TOKENIZER, stop), frozenset(own_stop_ids))
+    return Choice(Detokenizer(TOKENIZER, stop), frozenset(own_stop_ids), end_ids=TOKENIZER.stop_ids)
 
 
 def new_answer(*choices: Choice, prompt: Prompt | None = None) -> Answer:
@@ -159,3 +159,55 @@ def test_time_of_the_first_token() -> None:
     assert times[0] is None
     assert times[1] is not None
     assert times[2] == times[1]
+
+
+def scored(ids: Sequence[int], begin: int) -> list[TokenLogprob]:
+    return [TokenLogprob(-float(begin + place), [], []) for place in range(len(ids))]
+
+
+@settings(derandomize=True, max_examples=80)
+@given(
+    cuts=st.lists(st.integers(0, len(IDS)), max_size=8),
+    stop=st.lists(st.sampled_from(["END", "never", "fish, t", "你好 🎉 X", "One"]), max_size=2),
+)
+def test_every_scored_token_is_news_once_and_with_its_text(
+    cuts: list[int], stop: list[str]
+) -> None:
+    choice = new_choice(stop=stop)
+    answer = new_answer(choice)
+    edges = [0, *sorted(cuts), len(IDS)]
+    told: list[ScoredToken] = []
+    text = b""
+    for begin, end in itertools.pairwise(edges):
+        ids = IDS[begin:end]
+        finish = FinishReason.LENGTH if end == len(IDS) else None
+        news = answer.take(0, Delta(1, ids, finish, logprobs=scored(ids, begin)), lambda _: None)
+        if news is None:
+            continue
+        told += news.scored
+        text += news.text.encode()
+        data = b"".join(TOKENIZER.token_bytes(token.token_id) for token in told)
+        if not news.finished:
+            assert data.strip() == text.strip()
+    assert [token.token_id for token in told] == choice.token_ids
+    assert [-token.logprob.logprob for token in told] == list(range(len(told)))
+
+
+def test_the_token_that_ends_a_choice_is_kept_on_demand() -> None:
+    choice = Choice(Detokenizer(TOKENIZER), frozenset([IDS[3]]), keep_end=True)
+    choice.push(Delta(1, IDS[:4], FinishReason.STOP))
+    assert choice.text == text_of(IDS[:4])
+    assert choice.stop_reason == IDS[3]
+
+
+def test_a_last_token_that_completes_a_grammar_is_text() -> None:
+    choice = new_choice(own_stop_ids=[5])
+    choice.push(Delta(1, IDS, FinishReason.STOP))
+    assert (choice.text, choice.finish_reason, choice.stop_reason) == (TEXT, "stop", None)
+
+
+def test_an_end_token_is_no_text_even_where_control_tokens_are_written() -> None:
+    detokenizer = Detokenizer(TOKENIZER, skip_special_tokens=False)
+    choice = Choice(detokenizer, frozenset(), end_ids=TOKENIZER.stop_ids)
+    choice.push(Delta(1, [*IDS, IM_END], FinishReason.STOP))
+    assert choice.text == TEXT

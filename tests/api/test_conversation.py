@@ -62,6 +62,50 @@ def test_parts_and_pictures_keep_their_order_and_their_paths() -> None:
     )
 
 
+def call(name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": "call_1", "type": "function", "function": function}
+
+
+def test_calls_and_results_are_texts_in_the_hermes_format() -> None:
+    turns, _ = read(
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [call("f", '{"a": 1}'), call("g", "")],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "one"},
+        {"role": "tool", "tool_call_id": "call_2", "content": [{"type": "text", "text": "two"}]},
+        {"role": "assistant", "content": "so", "function_call": {"name": "h", "arguments": "x"}},
+        {"role": "function", "name": "h", "content": "three"},
+    )
+    one = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+    two = '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
+    broken = '<tool_call>\n{"name": "h", "arguments": "x"}\n</tool_call>'
+    begin, end = "<tool_response>", "</tool_response>"
+    assert [(turn.role, [part.text for part in turn.parts]) for turn in turns] == [  # type: ignore[union-attr]
+        ("assistant", [one, two]),
+        ("user", [begin, "one", end, begin, "two", end]),
+        ("assistant", ["so", broken]),
+        ("user", [begin, "three", end]),
+    ]
+
+
+def test_results_may_hold_pictures() -> None:
+    turns, pictures = read(
+        {
+            "role": "tool",
+            "content": [{"type": "image_url", "image_url": {"url": "data:a"}}],
+        }
+    )
+    assert turns[0].parts == (
+        TextPart("<tool_response>"),
+        ImagePart(),
+        TextPart("</tool_response>"),
+    )
+    assert pictures[0].param == "messages[0].content[0].image_url.url"
+
+
 def test_counts_the_characters_of_all_texts() -> None:
     conversation = read_conversation(
         [
@@ -78,13 +122,17 @@ def test_counts_the_characters_of_all_texts() -> None:
 @pytest.mark.parametrize(
     ("message", "param", "code"),
     [
-        ({"role": "tool", "content": "x"}, "messages[0].role", "unsupported_value"),
-        ({"role": "function", "content": "x"}, "messages[0].role", "unsupported_value"),
+        ({"role": "tool"}, "messages[0].content", "missing_required_parameter"),
+        ({"role": "assistant"}, "messages[0].content", "missing_required_parameter"),
         ({"role": "robot", "content": "x"}, "messages[0].role", "invalid_value"),
         ({"role": "user"}, "messages[0].content", "missing_required_parameter"),
         (
-            {"role": "assistant", "content": "x", "tool_calls": [{}]},
-            "messages[0].tool_calls",
+            {
+                "role": "user",
+                "content": "x",
+                "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+            },
+            "messages[0].role",
             "unsupported_value",
         ),
         (

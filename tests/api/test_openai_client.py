@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from server.frontend.tokenizer import Tokenizer
 from server.messages import FinishReason
@@ -93,6 +95,27 @@ def test_errors_have_their_class_and_their_fields(client: openai.OpenAI) -> None
         )
     assert bad.value.param == "temperature"
     assert "at most 2" in bad.value.message
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+def test_structured_output_becomes_an_object(
+    client: openai.OpenAI, rig: Rig, tokenizer: Tokenizer
+) -> None:
+    ids = tokenizer.encode_text('{"name": "Ann", "age": 5}')
+    rig.engine.script = says([*ids, tokenizer.stop_ids[0]], finish=FinishReason.STOP)
+    completion = client.chat.completions.parse(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Who?"}],
+        response_format=Person,
+    )
+    assert completion.choices[0].message.parsed == Person(name="Ann", age=5)
+    grammar = rig.engine.received[0].submit.grammar
+    assert grammar is not None
+    assert set(json.loads(grammar.text)["properties"]) == {"name", "age"}
 
 
 def test_models(client: openai.OpenAI) -> None:

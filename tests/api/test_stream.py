@@ -59,7 +59,7 @@ def test_chunks_with_usage_carry_null_until_there_is_one() -> None:
     for frame in (chunks.role(0), chunks.role(0, [1]), chunks.content(0, "x")):
         assert list(decode(frame))[-1] == "usage"
         assert decode(frame)["usage"] is None
-    assert decode(chunks.content(0, "x", usage={"total_tokens": 3}))["usage"] == {"total_tokens": 3}
+    assert decode(chunks.delta(0, {}, usage={"total_tokens": 3}))["usage"] == {"total_tokens": 3}
     assert decode(chunks.usage({"total_tokens": 3})) == {
         **HEAD,
         "choices": [],
@@ -67,10 +67,20 @@ def test_chunks_with_usage_carry_null_until_there_is_one() -> None:
     }
 
 
+def test_log_probabilities_stand_in_the_chunk_of_their_text() -> None:
+    chunks = ChatChunks(HEAD, include_usage=False)
+    logprobs = {"content": [{"token": "x", "logprob": -0.5}], "refusal": None}
+    for frame in (
+        chunks.delta(0, {"content": "x"}, logprobs),
+        chunks.finish(0, "stop", None, logprobs),
+    ):
+        assert decode(frame)["choices"][0]["logprobs"] == logprobs
+
+
 def test_token_ids_stand_where_vllm_puts_them() -> None:
     chunks = ChatChunks(HEAD, include_usage=False)
     assert decode(chunks.role(0, [1, 2]))["prompt_token_ids"] == [1, 2]
-    assert decode(chunks.content(0, "x", [3]))["choices"][0]["token_ids"] == [3]
+    assert decode(chunks.delta(0, {}, None, [3]))["choices"][0]["token_ids"] == [3]
     assert decode(chunks.finish(0, "stop", 3))["choices"][0]["stop_reason"] == 3
 
 

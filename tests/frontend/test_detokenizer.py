@@ -119,3 +119,15 @@ def test_special_tokens_can_be_kept() -> None:
 
     assert detokenizer.push(ids) + detokenizer.push([7]) == "<ref>a cat</ref>"
     assert detokenizer.stopped == "<|im_end|>"
+
+
+def test_a_token_ends_behind_its_text_and_inside_an_unfinished_character() -> None:
+    tokenizer = golden_tokenizer()
+    detokenizer = Detokenizer(tokenizer, ["é!"])
+    ids = [*tokenizer.encode_text("a"), *tokenizer.encode_text("🎉")[-4:]]
+    reached = []
+    for token_id in ids:
+        detokenizer.push([token_id])
+        reached.append(detokenizer.reached)
+    assert reached == [1, 2, 2, 2, 2]
+    assert detokenizer.released == 2

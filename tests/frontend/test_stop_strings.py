@@ -73,3 +73,13 @@ def test_without_stop_strings_nothing_is_held_back(stops: list[str]) -> None:
     assert [finder.push(piece) for piece in ("a", "", "b")] == ["a", "", "b"]
     assert finder.finish() == ""
     assert finder.stopped is None
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.lists(alphabet, max_size=6), stop_lists)
+def test_a_kept_stop_string_is_all_that_is_added(pieces: list[str], stops: list[str]) -> None:
+    finder, keeping = StopFinder(stops), StopFinder(stops, keep=True)
+    released = "".join(map(finder.push, pieces)) + finder.finish()
+    kept = "".join(map(keeping.push, pieces)) + keeping.finish()
+    assert keeping.stopped == finder.stopped
+    assert kept == released + (finder.stopped or "")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from server.frontend.template import (
+    Ending,
     ImageLayout,
     ImagePart,
     Role,
@@ -136,3 +137,32 @@ def test_texts_that_meet_are_one_piece() -> None:
 
     texts = [piece.text for piece in pieces if isinstance(piece, TextPart)]
     assert texts == ["system\nS", "user\na", "\nb", "assistant\n"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        (Ending.ANSWER, "<|im_start|>assistant\nIt is<|im_end|><|im_start|>assistant\n"),
+        (Ending.COMPLETE, "<|im_start|>assistant\nIt is<|im_end|>"),
+        (Ending.OPEN, "<|im_start|>assistant\nIt is"),
+    ],
+)
+def test_ends_of_a_prompt(ending: Ending, expected: str) -> None:
+    turns = [turn("user", "a"), turn("assistant", "It is")]
+    text = as_string(render(turns, "S", "separate", ending=ending))
+    assert text == f"{HEADER}<|im_start|>user\na<|im_end|>{expected}"
+
+
+def test_an_open_end_of_an_empty_message_is_its_header() -> None:
+    text = as_string(render([turn("assistant")], "S", "separate", ending=Ending.OPEN))
+    assert text == f"{HEADER}<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"), [([], "S\nX"), ([turn("system", "a")], "a\nX"), ([turn("system")], "X")]
+)
+def test_the_suffix_stands_at_the_end_of_the_system_message(
+    turns: list[Turn], expected: str
+) -> None:
+    pieces = render([*turns, turn("user", "a")], "S", "separate", system_suffix="X")
+    assert as_string(pieces).startswith(f"<|im_start|>system\n{expected}<|im_end|>")

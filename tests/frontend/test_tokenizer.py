@@ -141,6 +141,7 @@ def test_a_folder_without_a_sentencepiece_model_is_refused(
 
 def test_a_model_that_puts_a_space_in_front_does_so_once(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(train_model(tmp_path, add_dummy_prefix=True))
+    assert tokenizer.puts_space_in_front
     end = tokenizer.control_id("<|im_end|>")
     plain = tokenizer.encode_text("the cat")
 

@@ -1,0 +1,143 @@
+"""From prepared submissions to a response, plain or streamed, whatever shape it has.
+
+Whatever fails before the first byte is a real HTTP error; later the reply says how a broken stream
+ends. However a request ends, its choices are closed in the engine exactly once, and one line is
+logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from server.api.access import ChatRecord
+from server.api.answer import Answer, News
+from server.api.incoming import read_json, until_disconnect
+from server.api.parameters import Table
+from server.api.responses import internal_error, json_response
+from server.api.service import Service
+from server.api.stream import EventStream
+from server.api.submission import Submission
+from server.errors import ApiError
+from server.messages import Submit
+
+log = logging.getLogger(__name__)
+
+
+class Reply(Protocol):
+    """How an `Answer` looks on the wire of one endpoint."""
+
+    def body(self) -> dict[str, Any]:
+        """The whole answer, when it has ended."""
+
+    def begin(self) -> bytes:
+        """First frames of a stream, before anything is known of the answer."""
+
+    def news(self, news: News) -> bytes:
+        """Frames for what has arrived, often none."""
+
+    def end(self) -> bytes:
+        """Last frames of a stream that told everything."""
+
+    def failure(self, failure: ApiError) -> bytes:
+        """Last frames of a stream that broke."""
+
+
+async def handle(
+    service: Service,
+    request: Request,
+    kind: str,
+    respond: Callable[[dict[str, Any], ChatRecord], Coroutine[Any, Any, Response]],
+) -> Response:
+    """Answers a request that the client may give up; logs it when it fails before `deliver` does.
+
+    Args:
+        kind: how the log calls such requests.
+    """
+    record = ChatRecord(request.state.request_id, kind)
+    try:
+        body = await read_json(request, service.settings.max_body_bytes)
+        return await until_disconnect(request.receive, respond(body, record))
+    except ApiError as failure:
+        record.failure = failure.code
+        record.write(failure.status)
+        raise
+    except ClientDisconnect:
+        record.write(499)
+        raise
+
+
+def ignored_header(table: Table, body: Mapping[str, Any]) -> dict[str, str]:
+    """The header that names fields which were sent and have no effect."""
+    ignored = table.ignored(body)
+    return {"x-ignored-params": ",".join(ignored)} if ignored else {}
+
+
+async def deliver(
+    service: Service,
+    submits: Sequence[Submit],
+    pictures: Sequence[bytes],
+    answer: Answer,
+    reply: Reply,
+    *,
+    stream: bool,
+    record: ChatRecord,
+    headers: Mapping[str, str],
+) -> Response:
+    """Lets the engine work and answers.
+
+    Raises:
+        ApiError: the engine refused or failed before the first byte.
+    """
+    record.answer = answer
+    submission = service.client.submit(submits, pictures)
+    with contextlib.ExitStack() as owner:
+        owner.enter_context(submission)
+        if not stream:
+            async for deltas in submission:
+                for index, delta in deltas:
+                    answer.take(index, delta, submission.cancel)
+            record.write(200)
+            return json_response(reply.body(), headers=headers)
+        keep_alive_s = service.settings.keep_alive_comment_s
+        await _first_news(submission, keep_alive_s)
+        owner.callback(record.write, 200)
+        frames = _frames(submission, answer, reply, record)
+        # From here on the stream closes the submission and writes the record.
+        return EventStream(frames, owner.pop_all().close, keep_alive_s, headers)
+
+
+async def _first_news(submission: Submission, patience_s: float) -> None:
+    """Waits for the engine's first word, so that an engine which fails until then is a plain HTTP
+    error: clients retry those by themselves. A silent stream has to begin at some time."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(submission.begun(), patience_s)
+
+
+async def _frames(
+    submission: Submission, answer: Answer, reply: Reply, record: ChatRecord
+) -> AsyncIterator[bytes]:
+    if begin := reply.begin():
+        yield begin
+    try:
+        async for deltas in submission:
+            frames = b""
+            for index, delta in deltas:
+                if news := answer.take(index, delta, submission.cancel):
+                    frames += reply.news(news)
+            if frames:
+                yield frames
+        yield reply.end()
+    except ApiError as failure:
+        record.failure = failure.code
+        yield reply.failure(failure)
+    except Exception:
+        log.exception("request %s failed while it was streamed", record.request_id)
+        record.failure = internal_error().code
+        yield reply.failure(internal_error())

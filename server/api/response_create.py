@@ -1,0 +1,96 @@
+"""POST /v1/responses and /v1/responses/input_tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.access import ChatRecord
+from server.api.answer import Answer
+from server.api.choices import empty_choice
+from server.api.delivery import deliver, handle, ignored_header
+from server.api.fields import documented
+from server.api.incoming import read_json
+from server.api.logprobs import LogprobFormat
+from server.api.response_object import ResponseObject
+from server.api.response_parameters import RESPONSES
+from server.api.response_prompt import ResponsePrompt, history_of
+from server.api.response_reply import ResponseReply
+from server.api.response_request import ResponseRequest
+from server.api.response_store import ResponseStore
+from server.api.responses import json_response
+from server.api.service import Service
+from server.api.validation import read_request
+from server.errors import ApiError
+
+
+def add_create_routes(router: APIRouter, service: Service, store: ResponseStore) -> None:
+    @router.post(
+        "/v1/responses",
+        summary="Create a response",
+        openapi_extra=documented(ResponseRequest),
+    )
+    async def create_response(request: Request) -> Response:
+        return await handle(service, request, "response", partial(_respond, service, store))
+
+    @router.post(
+        "/v1/responses/input_tokens",
+        summary="Count the tokens that a response would read",
+        openapi_extra=documented(ResponseRequest),
+    )
+    async def count_input_tokens(request: Request) -> Response:
+        body = await read_json(request, service.settings.max_body_bytes)
+        wanted = _read(service, {"model": service.names[0], "input": [], **body})
+        max_model_len = service.client.admit(0).max_model_len
+        prompt = ResponsePrompt(service, wanted, history_of(store, wanted))
+        try:
+            chat = await prompt.chat(max_model_len)
+            count = len((await service.preparer.prompt(chat)).token_ids)
+        except ApiError as failure:
+            raise prompt.as_sent(failure) from None
+        return json_response({"object": "response.input_tokens", "input_tokens": count})
+
+
+def _read(service: Service, body: Mapping[str, Any]) -> ResponseRequest:
+    return read_request(ResponseRequest, RESPONSES, body, service.names, service.settings)
+
+
+async def _respond(
+    service: Service, store: ResponseStore, body: Mapping[str, Any], record: ChatRecord
+) -> Response:
+    request = _read(service, body)
+    prompt = ResponsePrompt(service, request, history_of(store, request))
+    max_model_len = service.client.admit(1).max_model_len
+    try:
+        chat = await prompt.chat(max_model_len)
+        prepared = await service.preparer.prepare(chat, max_model_len)
+    except ApiError as failure:
+        raise prompt.as_sent(failure) from None
+    answer = Answer(prepared.prompt, [empty_choice(service, chat, goes_on=False)])
+
+    def keep(response: Mapping[str, Any]) -> None:
+        if request.store is not False:
+            store.put(response, prompt.input_items())
+
+    reply = ResponseReply(
+        ResponseObject(request, body, prepared.submits[0].sampling, service.names[0]),
+        answer,
+        LogprobFormat(service.tokenizer, as_ids=bool(request.return_tokens_as_token_ids)),
+        keep,
+        with_tools=prepared.tools is not None,
+    )
+    return await deliver(
+        service,
+        prepared.submits,
+        prepared.pictures,
+        answer,
+        reply,
+        stream=bool(request.stream),
+        record=record,
+        headers=ignored_header(RESPONSES, body),
+    )

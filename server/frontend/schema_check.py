@@ -1,0 +1,181 @@
+"""Refuses JSON schemas that cannot or should not become a grammar, before any is built.
+
+A schema is walked once, without recursion in Python, and each objection names the keyword and its
+JSON pointer. Ids of other documents are never fetched. What is accepted is Draft 2020-12 as far as
+the grammar library knows it; unknown keywords are annotations there and here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from server.errors import ApiError, invalid
+
+DEPTH_MAX = 32
+NODES_MAX = 5000
+PROPERTIES_MAX = 1000
+ENUM_MAX = 1000
+PATTERN_CHARS_MAX = 512
+REPEATS_MAX = 1000
+JOINED_PATTERNS_MAX = 10
+"""Patterns and formats in a schema that joins schemas. To find out whether any text matches several
+patterns takes a time that doubles with each of them."""
+NAME_PATTERNS_MAX = 64
+"""Patterns of property names in a schema; each is compared with each."""
+
+UNSUPPORTED = (
+    "not",
+    "if",
+    "then",
+    "else",
+    "uniqueItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "propertyNames",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$dynamicRef",
+    "$recursiveRef",
+)
+FORMATS = (
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "uri",
+)
+SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
+LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
+ONE_SCHEMA = ("items", "additionalProperties", "additionalItems")
+COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+
+
+def check_schema(schema: Mapping[str, Any], param: str) -> None:
+    """Raises:
+    ApiError: 400 `invalid_schema` with the path of the schema in `param`.
+    """
+    totals = _Totals()
+    waiting: list[tuple[Any, str, int]] = [(schema, "#", 0)]
+    while waiting:
+        node, pointer, depth = waiting.pop()
+        if depth > DEPTH_MAX:
+            raise objection("nesting", pointer, f"is deeper than {DEPTH_MAX} levels", param)
+        if not isinstance(node, bool | dict):
+            raise objection("schema", pointer, "is neither an object nor a boolean", param)
+        if isinstance(node, bool):
+            continue
+        if excess := totals.add(node):
+            raise objection(excess[0], pointer, excess[1], param)
+        _check_keywords(node, pointer, param)
+        waiting += [(inner, path, depth + 1) for inner, path in _inner(node, pointer, param)]
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What has been seen of a schema so far."""
+
+    schemas: int = 0
+    properties: int = 0
+    name_patterns: int = 0
+    patterns: int = 0
+    joins: bool = False
+
+    def add(self, node: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The keyword that there is too much of now, and how much there may be."""
+        self.schemas += 1
+        self.properties += _size(node.get("properties"))
+        self.name_patterns += _size(node.get("patternProperties"))
+        self.patterns += ("pattern" in node) + ("format" in node)
+        self.joins = self.joins or _joins(node)
+        if self.schemas > NODES_MAX:
+            return "size", f"is more than {NODES_MAX} schemas"
+        if self.properties > PROPERTIES_MAX:
+            return "properties", f"are more than {PROPERTIES_MAX}"
+        if self.name_patterns > NAME_PATTERNS_MAX:
+            return "patternProperties", f"are more than {NAME_PATTERNS_MAX}"
+        if self.joins and self.patterns > JOINED_PATTERNS_MAX:
+            return (
+                "pattern",
+                f"and 'format' are more than {JOINED_PATTERNS_MAX} beside joined schemas",
+            )
+        return None
+
+
+def objection(keyword: str, pointer: str, what: str, param: str) -> ApiError:
+    return invalid(
+        f"Invalid schema: '{keyword[:64]}' at '{pointer[:128]}' {what}.",
+        param=param,
+        code="invalid_schema",
+    )
+
+
+def _check_keywords(node: Mapping[str, Any], pointer: str, param: str) -> None:
+    for keyword in UNSUPPORTED:
+        if keyword in node:
+            raise objection(keyword, pointer, "is not supported", param)
+    values = node.get("enum", ())
+    if not isinstance(values, list | tuple) or len(values) > ENUM_MAX:
+        raise objection("enum", pointer, f"is no list of at most {ENUM_MAX} values", param)
+    pattern = node.get("pattern", "")
+    if not isinstance(pattern, str) or len(pattern) > PATTERN_CHARS_MAX:
+        raise objection("pattern", pointer, f"is longer than {PATTERN_CHARS_MAX}", param)
+    for keyword in COUNTS:
+        if not _is_count(node.get(keyword, 0)):
+            raise objection(keyword, pointer, f"is no integer from 0 to {REPEATS_MAX}", param)
+    if "format" in node and node["format"] not in FORMATS:
+        raise objection("format", pointer, f"is none of {', '.join(FORMATS)}", param)
+    reference = node.get("$ref", "#")
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        raise objection("$ref", pointer, "does not lead into this schema", param)
+
+
+def _joins(node: Mapping[str, Any]) -> bool:
+    """Whether a value must match several schemas at once."""
+    applied = sum(keyword in node for keyword in ("allOf", "anyOf", "oneOf", "$ref"))
+    return _size(node.get("allOf")) > 1 or applied > 1 or (applied == 1 and "pattern" in node)
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, list | dict) else 0
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= REPEATS_MAX
+
+
+def _inner(node: Mapping[str, Any], pointer: str, param: str) -> Iterator[tuple[Any, str]]:
+    """Schemas directly inside one, with their pointers."""
+    for keyword in SCHEMAS_BY_NAME:
+        if keyword not in node:
+            continue
+        if not isinstance(node[keyword], dict):
+            raise objection(keyword, pointer, "is no object", param)
+        for name, inner in node[keyword].items():
+            if keyword == "patternProperties" and len(name) > PATTERN_CHARS_MAX:
+                raise objection(keyword, pointer, f"is longer than {PATTERN_CHARS_MAX}", param)
+            yield inner, f"{pointer}/{keyword}/{_escaped(name)}"
+    for keyword in LISTS_OF_SCHEMAS:
+        if keyword not in node:
+            continue
+        if not isinstance(node[keyword], list):
+            raise objection(keyword, pointer, "is no list", param)
+        for index, inner in enumerate(node[keyword]):
+            yield inner, f"{pointer}/{keyword}/{index}"
+    for keyword in ONE_SCHEMA:
+        if keyword in node:
+            yield node[keyword], f"{pointer}/{keyword}"
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

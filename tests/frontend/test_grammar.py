@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from server.errors import MESSAGE_CHARS_MAX, ApiError
+from server.frontend.grammar import (
+    ANY_OBJECT,
+    TEXT_BYTES_MAX,
+    GrammarChecker,
+    choice_grammar,
+    free_grammar,
+    json_schema_grammar,
+    regex_grammar,
+)
+from server.messages import Grammar, GrammarKind
+from tests.frontend.grammars import Verdict, judge
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "ages": {"type": "array", "items": {"type": "integer"}},
+    },
+    "required": ["name", "ages"],
+    "additionalProperties": False,
+}
+VALUE = {"name": "Ann", "ages": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(VALUE),
+        json.dumps(VALUE, separators=(",", ":")),
+        json.dumps(VALUE, indent=2),
+        json.dumps(VALUE, indent=4),
+    ],
+)
+def test_a_schema_takes_json_as_models_write_it(text: str) -> None:
+    assert judge(json_schema_grammar(PERSON, "p"), text) is Verdict.COMPLETE
+
+
+@pytest.mark.parametrize("text", ['{"ages"', "{\n\n", "{  ", '{"name": 5', " {", "x"])
+def test_a_schema_refuses_everything_else(text: str) -> None:
+    assert judge(json_schema_grammar(PERSON, "p"), text) is Verdict.REFUSED
+
+
+def test_nothing_follows_the_json() -> None:
+    assert judge(json_schema_grammar(PERSON, "p"), json.dumps(VALUE) + "\n") is Verdict.REFUSED
+
+
+def test_options_of_the_client_for_the_grammar_library_do_not_count() -> None:
+    schema = {**PERSON, "x-guidance": {"whitespace_pattern": "z"}}
+    assert judge(json_schema_grammar(schema, "p"), '{z"') is Verdict.REFUSED
+
+
+def test_any_object() -> None:
+    built = json_schema_grammar(ANY_OBJECT, "p")
+    assert judge(built, '{"a": [1, {"b": null}]}') is Verdict.COMPLETE
+    assert judge(built, "[") is Verdict.REFUSED
+
+
+def test_one_of_is_any_of() -> None:
+    schema = {"oneOf": [{"type": "string"}, {"type": "string", "minLength": 2}]}
+    built = json_schema_grammar(schema, "p")
+    GrammarChecker().check(built, "p")
+    assert judge(built, '"abc"') is Verdict.COMPLETE
+
+
+@pytest.mark.parametrize("text", ["yes", "no\n", 'quote "', "back\\slash", "你好"])
+def test_choices_of_any_characters(text: str) -> None:
+    built = choice_grammar(["maybe", text], "p")
+    assert judge(built, text) is Verdict.COMPLETE
+    assert judge(built, "x") is Verdict.REFUSED
+
+
+def test_an_empty_choice_is_named() -> None:
+    with pytest.raises(ApiError) as caught:
+        choice_grammar(["a", ""], "structured_outputs.choice")
+    assert caught.value.param == "structured_outputs.choice[1]"
+
+
+@pytest.mark.parametrize("text", ['start: "a" | "b"', 'root ::= "a" | "b"'])
+def test_both_notations_of_grammars(text: str) -> None:
+    assert judge(free_grammar(text, "p"), "b") is Verdict.COMPLETE
+
+
+def test_a_regular_expression_is_for_the_whole_answer() -> None:
+    built = regex_grammar(r"\d{3}", "p")
+    assert judge(built, "123") is Verdict.COMPLETE
+    assert judge(built, "1234") is Verdict.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("grammar", "words"),
+    [
+        (regex_grammar("a(?=b)", "p"), "look-around is not supported"),
+        (regex_grammar("(", "p"), "a regular expression is not valid"),
+        (Grammar(GrammarKind.LARK, "start: missing"), "it is not valid"),
+        (json_schema_grammar({"enum": []}, "p"), "no value satisfies it"),
+        (json_schema_grammar({"$ref": "#/$defs/x"}, "p"), "a reference leads nowhere"),
+        (json_schema_grammar({"type": "string", "pattern": "("}, "p"), "a regular expression"),
+        (json_schema_grammar({"type": "shape"}, "p"), "it is not valid"),
+    ],
+)
+def test_what_cannot_be_built(grammar: Grammar, words: str) -> None:
+    checker = GrammarChecker()
+    for _ in range(2):
+        with pytest.raises(ApiError) as caught:
+            checker.check(grammar, "p")
+        assert words in caught.value.message
+        assert caught.value.param == "p"
+        json_schema = grammar.kind is GrammarKind.JSON_SCHEMA
+        assert caught.value.code == ("invalid_schema" if json_schema else "invalid_grammar")
+
+
+def test_a_schema_that_would_take_forever_is_given_up() -> None:
+    shared: dict[str, Any] = {"0": {"type": "string"}}
+    for level in range(1, 13):
+        before = {"$ref": f"#/$defs/{level - 1}"}
+        shared[str(level)] = {"allOf": [{"anyOf": [before, {"const": end}]} for end in "ab"]}
+    with pytest.raises(ApiError) as caught:
+        GrammarChecker().check(
+            json_schema_grammar({"$defs": shared, "$ref": "#/$defs/12"}, "p"), "p"
+        )
+    assert "too large" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: json_schema_grammar({"const": text}, "p"),
+        lambda text: choice_grammar([text], "p"),
+        lambda text: free_grammar(text, "p"),
+        lambda text: regex_grammar(text, "p"),
+    ],
+)
+def test_what_is_too_long(make: Any) -> None:
+    with pytest.raises(ApiError) as caught:
+        make("x" * (TEXT_BYTES_MAX + 1))
+    assert caught.value.param == "p"
+    assert len(caught.value.message) < MESSAGE_CHARS_MAX
+
+
+def test_a_constant_that_is_too_deep() -> None:
+    value: Any = 0
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(ApiError) as caught:
+        json_schema_grammar({"const": value}, "p")
+    assert caught.value.code == "invalid_schema"
+
+
+@pytest.mark.parametrize("text", ["\n" * 60_000, "root ::= b\n" + " \n" * 20_000 + "c"])
+def test_empty_lines_cost_nothing(text: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(ApiError):
+        free_grammar(text, "p")
+    assert time.monotonic() - begin < 5
+
+
+def test_a_text_that_is_no_grammar() -> None:
+    with pytest.raises(ApiError) as caught:
+        free_grammar("root ::= )", "p")
+    assert (caught.value.param, caught.value.code) == ("p", "invalid_grammar")
