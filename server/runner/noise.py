@@ -57,6 +57,6 @@ def gumbel_noise(keys: Sequence[tuple[int, int]], token_ids: Tensor) -> Tensor:
     first, second = torch.tensor(keys, dtype=torch.int32, device=token_ids.device).unbind(1)
     bits = _lowbias32(token_ids ^ first[:, None])
     bits = _lowbias32(bits ^ second[:, None])
-    # 24 bits and a half: never 0 and never 1, so both logarithms are finite.
-    uniform = (_shift_right(bits, 8).float() + 0.5) * 2.0**-24
+    # 23 bits and a half are exact in float32: never 0 and never 1, so both logarithms are finite.
+    uniform = (_shift_right(bits, 9).float() + 0.5) * 2.0**-23
     return -uniform.log_().neg_().log_()

@@ -33,7 +33,7 @@ def test_noise_is_what_the_definition_says() -> None:
     noise = gumbel_noise([noise_key(42, 7)], IDS[:100])[0]
     for token_id, value in enumerate(noise.tolist()):
         bits = lowbias32(lowbias32(token_id ^ first) ^ second)
-        uniform = ((bits >> 8) + 0.5) / 2**24
+        uniform = ((bits >> 9) + 0.5) / 2**23
         assert abs(value + math.log(-math.log(uniform))) < 1e-4 * max(1, abs(value))
 
 
@@ -46,6 +46,16 @@ def test_noise_is_gumbel() -> None:
     for level in levels:
         share = (noise <= level).double().mean()
         assert abs(share - (-(-level).exp()).exp()) < 0.002
+
+
+def test_noise_is_finite_at_both_ends() -> None:
+    """These draw the largest of all hashes, which float32 once rounded up to a uniform 1: infinite
+    noise, and whatever token it fell on won."""
+    assert gumbel_noise([noise_key(399, 64)], torch.tensor([778], dtype=torch.int32)).isfinite()
+    keys = [noise_key(seed, 0) for seed in range(200)]
+    ids = torch.arange(64007, dtype=torch.int32)
+    for start in range(0, len(keys), 50):
+        assert gumbel_noise(keys[start : start + 50], ids).isfinite().all()
 
 
 def test_neighbours_are_independent() -> None:
