@@ -2,13 +2,17 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
-.PHONY: serve test lint types format docs bench clean
+.PHONY: serve test test-clients lint types format docs bench clean
 
 serve: $(VENV)/.serve
 	$(BIN)/internvl-serve serve $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/clients $(ARGS)
+
+# Clients of the field in environments of their own; needs node and npm.
+test-clients: $(VENV)/.test
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
