@@ -7,10 +7,11 @@ import base64
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import openai
 
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "note",
@@ -33,7 +34,7 @@ SCHEMA = {
 
 def main() -> None:
     base_url, model, picture = sys.argv[1:]
-    client = openai.OpenAI(base_url=base_url, api_key="none", max_retries=0)
+    client: Any = openai.OpenAI(base_url=base_url, api_key="none", max_retries=0)
     url = f"data:image/png;base64,{base64.b64encode(Path(picture).read_bytes()).decode()}"
     content = [
         {"type": "image_url", "image_url": {"url": url}},
