@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
-.PHONY: serve test test-clients lint types format docs bench clean
+.PHONY: serve test test-clients lint types format docs eval bench clean
 
 serve: $(VENV)/.serve
 	$(BIN)/internvl-serve serve $(ARGS)
@@ -28,6 +28,10 @@ format: $(VENV)/.test
 docs: $(VENV)/.test
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
 	$(BIN)/python scripts/api_page.py > docs/api.new && mv docs/api.new docs/api.md
+
+# Share of right answers of a demo checkpoint; ARGS="--model FOLDER".
+eval: $(VENV)/.test
+	$(BIN)/python -m benchmarks.eval_demo --json .cache/eval.json $(ARGS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.step_overhead

@@ -11,44 +11,21 @@ equal bytes.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from server.demo.random_tokenizer import tokenizer_files, train_tokenizer
+from server.demo.layout import CheckpointShape, write_json, write_json_files
+from server.demo.random_tokenizer import train_tokenizer
 from server.model.checkpoint import checkpoint_tensors
-from server.model.internvl import PIXEL_MEAN, PIXEL_STD, InternVLChat
+from server.model.internvl import InternVLChat
 from server.model.layers import META
 from server.model.spec import ModelSpec, parse_config
 
 SHARDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointShape:
-    """Sizes of a checkpoint; everything else is as in the 40B model."""
-
-    image_size: int
-    vision_hidden: int
-    vision_layers: int
-    vision_heads: int
-    vision_mlp: int
-    text_hidden: int
-    text_layers: int
-    text_heads: int
-    text_kv_heads: int
-    head_dim: int
-    text_mlp: int
-    vocab_size: int
-    max_positions: int = 4096
-
 
 TINY = CheckpointShape(
     image_size=112,
@@ -86,15 +63,7 @@ MID = CheckpointShape(
 def write_random_checkpoint(folder: Path, *, seed: int = 0, shape: CheckpointShape = TINY) -> None:
     """Writes a whole checkpoint into `folder`, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = _config(shape)
-    files = {
-        "config.json": config,
-        "generation_config.json": {"_from_model_config": True},
-        "preprocessor_config.json": _preprocessor_config(shape),
-        **tokenizer_files(shape.vocab_size, shape.max_positions),
-    }
-    for name, content in files.items():
-        _write_json(folder / name, content)
+    config = write_json_files(folder, shape)
     (folder / "tokenizer.model").write_bytes(train_tokenizer(shape.vocab_size))
     _write_weights(folder, parse_config(config), seed)
 
@@ -115,7 +84,7 @@ def _write_weights(folder: Path, spec: ModelSpec, seed: int) -> None:
         (folder / file).write_bytes(save(weights, metadata={"format": "pt"}))
         weight_map |= dict.fromkeys(shard, file)
     index_content = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    _write_json(folder / "model.safetensors.index.json", index_content)
+    write_json(folder / "model.safetensors.index.json", index_content)
 
 
 def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
@@ -134,77 +103,6 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
         gain = 2.5 if "lm_head" in name else 1.5
         values = noise * gain / math.sqrt(math.prod(shape[1:]))
     return values.bfloat16()
-
-
-def _config(shape: CheckpointShape) -> dict[str, Any]:
-    return {
-        "architectures": ["InternVLChatModel"],
-        "model_type": "internvl_chat",
-        "downsample_ratio": 0.5,
-        "dynamic_image_size": False,
-        "force_image_size": shape.image_size,
-        "pad2square": False,
-        "ps_version": "v1",
-        "select_layer": -1,
-        "system_message": "Answer the questions.",
-        "template": "Hermes-2",
-        "torch_dtype": "bfloat16",
-        "use_thumbnail": False,
-        "vision_config": {
-            "model_type": "intern_vit_6b",
-            "hidden_act": "gelu",
-            "hidden_size": shape.vision_hidden,
-            "image_size": shape.image_size,
-            "intermediate_size": shape.vision_mlp,
-            "layer_norm_eps": 1e-6,
-            "norm_type": "rms_norm",
-            "num_attention_heads": shape.vision_heads,
-            "num_channels": 3,
-            "num_hidden_layers": shape.vision_layers,
-            "patch_size": 14,
-            "qk_normalization": True,
-            "qkv_bias": False,
-        },
-        "llm_config": {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "attention_bias": False,
-            "bos_token_id": 1,
-            "eos_token_id": 7,
-            "head_dim": shape.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": shape.text_hidden,
-            "intermediate_size": shape.text_mlp,
-            "max_position_embeddings": shape.max_positions,
-            "num_attention_heads": shape.text_heads,
-            "num_hidden_layers": shape.text_layers,
-            "num_key_value_heads": shape.text_kv_heads,
-            "pad_token_id": 0,
-            "rms_norm_eps": 1e-5,
-            "rope_scaling": None,
-            "rope_theta": 5000000.0,
-            "tie_word_embeddings": False,
-            "vocab_size": shape.vocab_size,
-        },
-    }
-
-
-def _preprocessor_config(shape: CheckpointShape) -> dict[str, Any]:
-    return {
-        "crop_size": shape.image_size,
-        "do_center_crop": True,
-        "do_normalize": True,
-        "do_resize": True,
-        "feature_extractor_type": "CLIPFeatureExtractor",
-        "image_mean": list(PIXEL_MEAN),
-        "image_std": list(PIXEL_STD),
-        "resample": 3,
-        "size": shape.image_size,
-    }
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sentencepiece
@@ -117,12 +117,13 @@ def tokenizer_files(vocab_size: int, max_positions: int) -> dict[str, Any]:
     }
 
 
-def train_tokenizer(vocab_size: int) -> bytes:
+def train_tokenizer(vocab_size: int, text: Iterable[str] | None = None) -> bytes:
     """The content of `tokenizer.model`: all of the vocabulary but the added tokens, the same bytes
-    every time."""
+    every time. Without `text` it learns the sentences above and made-up words."""
     model = io.BytesIO()
+    sentences = _training_text(made_up_words=2 * vocab_size) if text is None else text
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=_training_text(made_up_words=2 * vocab_size),
+        sentence_iterator=iter(sentences),
         model_writer=model,
         model_type="bpe",
         vocab_size=_base_size(vocab_size),

@@ -1,0 +1,70 @@
+"""Trains the demo model from nothing and writes its checkpoint.
+
+    python -m server.demo.train [FOLDER] [--run RUN] [--device cpu|cuda] [--seed N] [--longer N]
+
+Everything follows from the seed. The run keeps its state in RUN every few minutes and goes on from
+there when it is started again; with --export the last state is written as a checkpoint, no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from server.demo import tokenizer
+from server.demo.examples import Recipe
+from server.demo.layout import CheckpointShape
+from server.demo.training import Stage, Training
+
+DEFAULT_FOLDER = Path(__file__).parent / "checkpoint"
+"""What the package ships."""
+
+SHAPE = CheckpointShape(
+    image_size=224,
+    vision_hidden=160,
+    vision_layers=6,
+    vision_heads=5,
+    vision_mlp=384,
+    text_hidden=224,
+    text_layers=4,
+    text_heads=7,
+    text_kv_heads=1,
+    head_dim=32,
+    text_mlp=448,
+    vocab_size=tokenizer.VOCAB_SIZE,
+)
+"""64 tokens a picture; 5 vision heads, and 7 query heads to the one KV head."""
+
+STAGES = (
+    Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=600),
+    Stage(Recipe(size_px=224, grid=3, pictures=32, tokens=260), steps=2000, decay_steps=1200),
+)
+"""The tower learns to see alone, on small pictures, then both to speak about whole ones. A patch
+shows the same in both stages: small pictures hold less, not smaller things."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the demo model.")
+    parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT_FOLDER)
+    parser.add_argument("--run", type=Path, default=Path(".cache/demo-run"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
+    parser.add_argument("--longer", type=int, default=1, help="times the steps; for a GPU")
+    parser.add_argument("--export", action="store_true", help="take no more steps")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    training = Training(arguments.run, SHAPE, arguments.seed, device)
+    stages = [] if arguments.export else [stage.longer(arguments.longer) for stage in STAGES]
+    first_step = 0
+    for stage in stages:
+        if training.steps_done < first_step + stage.steps:
+            training.stage(stage, first_step, arguments.workers)
+        first_step += stage.steps
+    training.export(arguments.folder)
+
+
+if __name__ == "__main__":
+    main()
