@@ -29,6 +29,8 @@ class Draft:
         self.installs: list[Install] = []
         self.grows: list[Grow] = []
         self.rows: list[LaunchedRow] = []
+        self.slots: list[int] = []
+        """Of the rows, in their order."""
         self._encodes: list[Encode] = []
         self._scatters: list[Scatter] = []
         self._rows: list[Row] = []
@@ -52,6 +54,7 @@ class Draft:
         request.unknown += row.samples
         request.in_flight += 1
         self.rows.append(row)
+        self.slots.append(request.slot)
         self._rows.append(Row(request.slot, count))
         if row.masked:
             self._masked.append(request.slot)
@@ -62,10 +65,6 @@ class Draft:
         """Lets embeddings of a picture take the place of positions that `compute` has added."""
         assert request.slot is not None
         self._scatters.append(Scatter(request.slot, position, image_slot, first, count))
-
-    @property
-    def slots(self) -> list[int]:
-        return [row.slot for row in self._rows]
 
     def plan(self, step: int, last_slots: list[int]) -> StepPlan:
         """The finished plan; `last_slots` are the rows of the plan before."""

@@ -47,12 +47,12 @@ class Vocabulary:
         if self._group.size == 1:
             return sample(logits, rows, masks)
         token_ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
-        special = [
-            i
-            for i, row in enumerate(rows)
-            if row.params.filtered or row.params.shaped or (masks and masks[i] is not None)
-        ]
-        plain = [i for i in range(len(rows)) if i not in set(special)]
+        plain: list[int] = []
+        special: list[int] = []
+        for i, row in enumerate(rows):
+            masked = bool(masks) and masks[i] is not None
+            wants_more = row.params.filtered or row.params.shaped or masked
+            (special if wants_more else plain).append(i)
         if plain:
             token_ids[plain] = self._compare(logits[plain], [rows[i] for i in plain])
         if special:
