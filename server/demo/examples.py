@@ -30,8 +30,11 @@ IGNORED = -100
 """Target of a token that is not learned."""
 
 CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-PATCH_CLASSES = (len(SHAPES) + 1, len(COLOURS) + 1, len(CHARACTERS) + 1)
-"""What a patch may show: no shape or one, no colour or one, no character or one."""
+LONGEST_LABEL = 6
+PATCH_CLASSES = (len(SHAPES) + 1, len(COLOURS) + 1, len(CHARACTERS) + 1, LONGEST_LABEL + 2)
+"""What a patch may show: no shape or one, no colour or one, no character or one, and its part: the
+how-manieth character of a label, or the middle of a figure, which comes last. Parts are what
+reading in order and counting need."""
 
 WEIGHTS: dict[Category, float] = {
     "shapes": 1.0,
@@ -71,7 +74,7 @@ class Batch:
     window: tuple[int, int]
     """Row and column of the vision tower's grid where pictures smaller than the model's begin."""
     patches: Tensor
-    """int64 [N, patches, 3]: shape, colour and character, 0 for none."""
+    """int64 [N, patches, 4]: shape, colour, character and part, 0 for none; see `PATCH_CLASSES`."""
     token_ids: Tensor
     """int64 [B, L], as are the next three."""
     positions: Tensor
@@ -105,7 +108,7 @@ class Batches(Dataset[Batch]):
             if self._recipe.tokens:
                 rows.append(self._row(shown, chance))
         renderings = [draw_picture(scene, self._recipe.size_px, chance) for scene in scenes]
-        labels = [_patch_labels(boxes, self._side) for _, boxes in renderings]
+        labels = [patch_labels(boxes, self._side) for _, boxes in renderings]
         return Batch(
             pixels=torch.from_numpy(np.stack([pixels for pixels, _ in renderings])),
             window=(chance.randint(0, self._room), chance.randint(0, self._room)),
@@ -217,24 +220,31 @@ def _draw_conversation(scenes: Sequence[Scene], chance: random.Random) -> Conver
     return conversation(scenes, category, chance.choice(LANGUAGES), chance, held_out=False)
 
 
-def _patch_labels(boxes: Sequence[Box], side: int) -> np.ndarray:
-    """int64 [side * side, 3], see `Batch.patches`: what covers the middle of each patch."""
-    labels = np.zeros((side, side, 3), np.int64)
+def patch_labels(boxes: Sequence[Box], side: int) -> np.ndarray:
+    """int64 [side * side, 4], see `Batch.patches`: what covers the middle of each patch."""
+    labels = np.zeros((side, side, len(PATCH_CLASSES)), np.int64)
     colours = list(COLOURS)
     for box in boxes:
+        row, column = _middle_patch(box, side)
         # The middle of patch i is at i + 0.5. A narrow box gets the patch of its own middle.
         left, right = (round(edge * side) for edge in (box.left, box.right))
         top, bottom = (round(edge * side) for edge in (box.top, box.bottom))
         if right <= left:
-            left = int((box.left + box.right) / 2 * side)
-            right = left + 1
+            left, right = column, column + 1
         area = labels[max(top, 0) : max(bottom, top + 1), max(left, 0) : right]
         area[..., 1] = colours.index(box.colour) + 1
         if box.name in SHAPES:
             area[..., 0] = SHAPES.index(box.name) + 1
+            labels[row, column, 3] = LONGEST_LABEL + 1
         else:
             area[..., 2] = CHARACTERS.index(box.name) + 1
-    return labels.reshape(side * side, 3)
+            area[..., 3] = box.index + 1
+    return labels.reshape(side * side, len(PATCH_CLASSES))
+
+
+def _middle_patch(box: Box, side: int) -> tuple[int, int]:
+    """Row and column."""
+    return int((box.top + box.bottom) / 2 * side), int((box.left + box.right) / 2 * side)
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:

@@ -30,6 +30,8 @@ class Box:
     name: str
     """Shape of a figure, or the character."""
     colour: str
+    index: int
+    """Of the character in its label, from 0; 0 for a figure."""
     left: float
     top: float
     right: float
@@ -103,6 +105,7 @@ def _draw_figure(image: Image.Image, grid: int, figure: Figure, chance: random.R
     return Box(
         figure.shape,
         figure.colour,
+        0,
         left / image.width,
         top / image.height,
         right / image.width,
@@ -145,10 +148,10 @@ def _draw_label(image: Image.Image, grid: int, label: Label, chance: random.Rand
     x = round(image.width * MARGIN + label.dx * (room_px - width_px))
     y = round((label.row + 0.5 + label.dy) * image.height / grid - height_px / 2)
     colour, boxes = _shade(label.colour, chance), []
-    for character, mask in zip(label.text, masks, strict=True):
+    for index, (character, mask) in enumerate(zip(label.text, masks, strict=True)):
         image.paste(colour, (x, y), mask)
         edges = (x / image.width, y / image.height)
         right, bottom = (x + mask.width) / image.width, (y + height_px) / image.height
-        boxes.append(Box(character, label.colour, *edges, right, bottom))
+        boxes.append(Box(character, label.colour, index, *edges, right, bottom))
         x += mask.width + gap_px
     return boxes

@@ -38,8 +38,8 @@ SHAPE = CheckpointShape(
 """64 tokens a picture; 5 vision heads, and 7 query heads to the one KV head."""
 
 STAGES = (
-    Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=600),
-    Stage(Recipe(size_px=224, grid=3, pictures=32, tokens=260), steps=2000, decay_steps=1200),
+    Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=1500),
+    Stage(Recipe(size_px=224, grid=3, pictures=32, tokens=260), steps=2200, decay_steps=1200),
 )
 """The tower learns to see alone, on small pictures, then both to speak about whole ones. A patch
 shows the same in both stages: small pictures hold less, not smaller things."""

@@ -1,9 +1,22 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
-from server.demo.examples import CHARACTERS, IGNORED, PATCH_CLASSES, Batch, Batches, Recipe
+from server.demo.examples import (
+    CHARACTERS,
+    IGNORED,
+    LONGEST_LABEL,
+    PATCH_CLASSES,
+    Batch,
+    Batches,
+    Recipe,
+    patch_labels,
+)
+from server.demo.render import render
+from server.demo.scenes import draw_scene
 from server.demo.words import SHAPES
 from server.frontend.prompt import IMAGE_CONTEXT, PromptBuilder
 from server.frontend.template import ImagePart, TextPart, Turn
@@ -86,11 +99,25 @@ def test_patches_are_labelled_with_what_they_show(small: Small) -> None:
     side = RECIPE.size_px // 14
     assert batch.patches.shape == (RECIPE.pictures, side * side, len(PATCH_CLASSES))
     assert (batch.patches < torch.tensor(PATCH_CLASSES)).all()
-    shapes, colours, characters = batch.patches.unbind(-1)
+    shapes, colours, characters, parts = batch.patches.unbind(-1)
     assert ((shapes > 0) & (characters > 0)).sum() == 0
     assert torch.equal(colours > 0, (shapes > 0) | (characters > 0))
     assert shapes.max() <= len(SHAPES)
     assert characters.max() <= len(CHARACTERS)
+    middles = parts == LONGEST_LABEL + 1
+    assert ((parts > 0) & ~middles == (characters > 0)).all()
+    assert (shapes[middles] > 0).all()
+
+
+def test_every_figure_has_one_middle_and_characters_count_up() -> None:
+    chance = random.Random(1)
+    for _ in range(20):
+        scene = draw_scene(chance, "both", held_out=False)
+        labels = torch.from_numpy(patch_labels(render(scene, 224, 224).boxes, 16))
+        assert (labels[:, 3] == LONGEST_LABEL + 1).sum() == len(scene.figures)
+        (label,) = scene.labels
+        parts = labels[labels[:, 2] > 0, 3].unique()
+        assert parts.tolist() == list(range(1, len(label.text) + 1))
 
 
 def test_vision_alone_has_no_tokens(small: Small) -> None:
