@@ -76,14 +76,19 @@ class Network:
         for name, tensor in checkpoint_tensors(self.model).items():
             tensor.copy_(_first_values(name, tensor.shape, self.spec, generator))
 
-    def losses(self, batch: Batch) -> Losses:
-        """Mean losses of the answers' tokens and of the patches."""
+    def losses(self, batch: Batch, *, joint: bool = True) -> Losses:
+        """Mean losses of the answers' tokens and of the patches.
+
+        Args:
+            joint: answers also teach the vision tower. What a language model that knows nothing yet
+                would teach it is noise, which undoes what patches have taught.
+        """
         states = self._see(batch)[:, 1:]
         patches = self._patch_loss(states, batch.patches)
         if not batch.token_ids.numel():
             return Losses(patches.new_zeros(()), patches, torch.zeros(0, 0))
         rows = math.isqrt(states.shape[1])
-        grid = torch.unflatten(states, 1, (rows, -1))
+        grid = torch.unflatten(states if joint else states.detach(), 1, (rows, -1))
         pictures = self.model.projector(
             pixel_shuffle(grid, self.spec.shuffle, self.spec.ps_version)
         )

@@ -37,12 +37,15 @@ SHAPE = CheckpointShape(
 )
 """64 tokens a picture; 5 vision heads, and 7 query heads to the one KV head."""
 
+_WHOLE = Recipe(size_px=224, grid=3, pictures=32, tokens=260)
 STAGES = (
-    Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=1500),
-    Stage(Recipe(size_px=224, grid=3, pictures=32, tokens=260), steps=2200, decay_steps=1200),
+    Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=1200),
+    Stage(_WHOLE, steps=500),
+    Stage(_WHOLE, steps=1500, joint=True, decay_steps=1000),
 )
-"""The tower learns to see alone, on small pictures, then both to speak about whole ones. A patch
-shows the same in both stages: small pictures hold less, not smaller things."""
+"""The tower learns to see alone, on small pictures; then the language model to speak about what the
+tower sees, on whole ones; then both together. A patch shows the same in all stages: small pictures
+hold less, not smaller things."""
 
 
 def main() -> None:

@@ -46,6 +46,8 @@ class Stage:
 
     recipe: Recipe
     steps: int
+    joint: bool = False
+    """See `Network.losses`."""
     decay_steps: int = 0
     """Last steps, over which the learning rate falls to zero."""
 
@@ -100,7 +102,8 @@ class Training:
         bar = tqdm(loader, total=end, initial=self.steps_done, desc=f"{stage.recipe.size_px} px")
         saved_at = time.monotonic()
         for batch in bar:
-            losses = self._step(_to(batch, self._device), stage.rate(self.steps_done - first_step))
+            rate = stage.rate(self.steps_done - first_step)
+            losses = self._step(_to(batch, self._device), rate, joint=stage.joint)
             report.add(self.steps_done, batch, losses)
             bar.set_postfix_str(report.summary, refresh=False)
             if time.monotonic() > saved_at + SAVE_S:
@@ -108,9 +111,9 @@ class Training:
                 saved_at = time.monotonic()
         self.save()
 
-    def _step(self, batch: Batch, rate: float) -> Losses:
+    def _step(self, batch: Batch, rate: float, *, joint: bool) -> Losses:
         with torch.autocast(self._device.type, torch.bfloat16, self._device.type == "cuda"):
-            losses = self._network.losses(batch)
+            losses = self._network.losses(batch, joint=joint)
         self._network.clear_gradients()
         torch.autograd.backward(losses.answers + PATCH_LOSS * losses.patches)
         self.steps_done += 1

@@ -66,6 +66,17 @@ def test_gradients_stand_beside_their_weights(small: Small) -> None:
     assert not any(gradient.any() for gradient in gradients.values())
 
 
+def test_answers_teach_the_tower_only_where_both_are_trained(small: Small) -> None:
+    trained = network(small)
+    batch = batches(small, RECIPE)[0]
+    for joint in (False, True):
+        trained.clear_gradients()
+        torch.autograd.backward(trained.losses(batch, joint=joint).answers)
+        reached = {name for name, gradient in trained.gradients().items() if gradient.any()}
+        assert any(name.startswith("vision_model") for name in reached) == joint
+        assert any(name.startswith("mlp1") for name in reached)
+
+
 def test_branches_do_not_see_each_other() -> None:
     rows = torch.tensor([[0, 0, 1, 1, 2, -1]])
     empty = torch.zeros(0)
