@@ -40,12 +40,12 @@ SHAPE = CheckpointShape(
 _WHOLE = Recipe(size_px=224, grid=3, pictures=32, tokens=260)
 STAGES = (
     Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=1200),
-    Stage(_WHOLE, steps=500),
+    Stage(Recipe(size_px=140, grid=2, pictures=40, tokens=0), steps=300),
+    Stage(_WHOLE, steps=300),
     Stage(_WHOLE, steps=1500, joint=True, decay_steps=1000),
 )
-"""The tower learns to see alone, on small pictures; then the language model to speak about what the
-tower sees, on whole ones; then both together. A patch shows the same in all stages: small pictures
-hold less, not smaller things."""
+"""The tower learns to see alone, on small pictures, which hold less, and at last nearly in the size
+of whole ones; then the language model to speak about what the tower sees; then both together."""
 
 
 def main() -> None:
