@@ -116,6 +116,13 @@ class Settings(BaseSettings):
     max_image_pixels: PositiveInt = Field(
         50_000_000, description="Largest picture in pixels; checked before it is decoded."
     )
+    max_video_bytes: PositiveInt = Field(
+        100 * 2**20,
+        description="Largest video file, after base64 decoding; --max-image-pixels bounds a frame.",
+    )
+    video_timeout_s: PositiveFloat = Field(
+        20.0, description="Longest work on one video, in seconds."
+    )
     max_choices: PositiveInt = Field(16, description="Largest `n` of a request.")
     max_stop_strings: PositiveInt = Field(16, description="Stop strings in a request at most.")
     strict_params: bool = Field(

@@ -15,6 +15,7 @@ from server.api.anthropic_request import MessagesRequest
 from server.api.chat_parameters import CHAT
 from server.api.completion_parameters import COMPLETIONS
 from server.api.completion_request import CompletionRequest
+from server.api.conversation import VIDEOS_MAX
 from server.api.parameters import Parameter, Table
 from server.api.response_parameters import RESPONSES
 from server.api.response_request import ResponseRequest
@@ -27,6 +28,8 @@ from server.api.tokenize_request import DetokenizeRequest, TokenizeRequest
 from server.api.tool_schemas import TOOLS_MAX
 from server.api.validation import STOP_CHARS_MAX
 from server.frontend import grammar, schema_check
+from server.frontend.video import video_is_installed
+from server.frontend.video_sampling import SEGMENTS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,10 @@ def _limits(service: Service) -> dict[str, Any]:
         "max_body_bytes": settings.max_body_bytes,
         "max_image_bytes": settings.max_image_bytes,
         "max_image_pixels": settings.max_image_pixels,
+        "max_video_bytes": settings.max_video_bytes,
+        "max_video_segments": SEGMENTS_MAX,
+        "max_videos": VIDEOS_MAX if video_is_installed() else 0,
+        "video_timeout_s": settings.video_timeout_s,
         "max_choices": settings.max_choices,
         "max_stop_strings": settings.max_stop_strings,
         "max_stop_chars": STOP_CHARS_MAX,

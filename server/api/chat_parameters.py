@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from server.api.parameters import Parameter, Support, Table
+from server.frontend.video_sampling import SEGMENTS_DEFAULT, SEGMENTS_MAX
 
 honoured = partial(Parameter, support=Support.HONOURED)
 ignored = partial(Parameter, support=Support.IGNORED)
@@ -130,28 +131,27 @@ NOT_HERE = (
 GENERATION_ROWS = (*SAMPLING, *ENDS, *OUTPUT, *SERVICE, *NOT_HERE)
 """Fields of every endpoint that generates text, whatever its prompt looks like."""
 
+ONE_SIZE = "This model sees a whole picture at one size, which is that of `low`."
+
 CHAT_ONLY = (
     honoured("messages", meaning="See below."),
     honoured("messages.role", meaning="`developer` is `system`, `function` is `tool`."),
-    honoured("messages.content", meaning="A string, or parts of text and pictures."),
+    honoured("messages.content", meaning="A string, or parts of text, pictures and videos."),
     honoured("messages.tool_calls", meaning="Written as the model writes them."),
     honoured("messages.function_call", meaning="An older form of `tool_calls`."),
     honoured("messages.prefix", meaning="On the last message: the answer goes on with it."),
-    honoured("messages.content.type", meaning="`text`, `image_url`, or their Responses names."),
+    honoured(
+        "messages.content.type",
+        meaning="`text`, `image_url`, their Responses names, or `video_url`.",
+    ),
     honoured("messages.content.text", meaning="Text, never a control token."),
     honoured("messages.content.refusal", meaning="Text."),
     honoured("messages.content.image_url", meaning="An address, or an object with one."),
     honoured("messages.content.image_url.url", meaning="A `data:` URL."),
-    ignored(
-        "messages.content.image_url.detail",
-        meaning="This model sees every picture at one size.",
-        neutral=("auto",),
-    ),
-    ignored(
-        "messages.content.detail",
-        meaning="This model sees every picture at one size.",
-        neutral=("auto",),
-    ),
+    ignored("messages.content.image_url.detail", meaning=ONE_SIZE, neutral=("auto", "low")),
+    ignored("messages.content.detail", meaning=ONE_SIZE, neutral=("auto", "low")),
+    honoured("messages.content.video_url", meaning="An address, or an object with one (vLLM)."),
+    honoured("messages.content.video_url.url", meaning="A `data:` URL."),
     ignored("messages.name", meaning="The template has no place for names."),
     ignored("messages.tool_call_id", meaning="Results are read in the order of the messages."),
     ignored("messages.refusal", meaning="Send it as a part of the content.", neutral=("",)),
@@ -182,7 +182,17 @@ CHAT_ONLY = (
     honoured(
         "mm_processor_kwargs.image_layout", meaning="`combined` puts all pictures in one place."
     ),
-    ignored("media_io_kwargs", meaning="Pictures are read in one way.", neutral=({},)),
+    honoured(
+        "media_io_kwargs.video.num_segments",
+        meaning=f"Frames taken of each video, 1 to {SEGMENTS_MAX}; {SEGMENTS_DEFAULT} if left out.",
+    ),
+    honoured(
+        "media_io_kwargs.video.num_frames", meaning="vLLM's name of `num_segments`; send one."
+    ),
+    honoured(
+        "media_io_kwargs.video.bound", meaning="The part of each video to look at, in seconds."
+    ),
+    ignored("media_io_kwargs.image", meaning="Pictures are read in one way.", neutral=({},)),
     ignored("documents", meaning="The template has no place for documents.", neutral=([],)),
     ignored("reasoning_effort", meaning="The model does not reason apart.", neutral=("none",)),
     ignored("thinking_token_budget", meaning="The model does not reason apart."),

@@ -1,4 +1,4 @@
-"""The messages of a request as turns of the template, and the pictures in their order.
+"""The messages of a request as turns of the template, and what they show in its order.
 
 Calls of tools and their results are texts in the Hermes format: calls in the assistant's turn, the
 results that follow it together in one turn of the user, since the model knows no other role.
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from server.api.explain import missing
 from server.api.schemas import ContentPart, Message
 from server.errors import ApiError, invalid
-from server.frontend.template import ImagePart, Role, TextPart, Turn
+from server.frontend.template import ImagePart, Part, Role, TextPart, Turn, VideoPart
 from server.frontend.tools import RESULT_BEGIN, RESULT_END, call_text
+from server.frontend.video_sampling import Sampling
 
 ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -26,7 +27,11 @@ ROLES: Mapping[str, Role] = {
 RESULT_ROLES = ("tool", "function")
 TEXT_TYPES = ("text", "input_text", "output_text")
 IMAGE_TYPES = ("image_url", "input_image")
-PART_TYPES = (*TEXT_TYPES, *IMAGE_TYPES, "refusal")
+VIDEO_TYPE = "video_url"
+PART_TYPES = (*TEXT_TYPES, *IMAGE_TYPES, VIDEO_TYPE, "refusal")
+
+VIDEOS_MAX = 4
+"""In a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,30 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Video:
+    """A video as the client sent it."""
+
+    url: str
+    param: str
+    sampling: Sampling
+
+
+Shown = Picture | Video
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     turns: tuple[Turn, ...]
-    pictures: tuple[Picture, ...]
+    media: tuple[Shown, ...]
     system_suffix: str = ""
     """What the server adds to the system message."""
+
+    @property
+    def picture_count(self) -> int:
+        """Pictures and frames of videos."""
+        return sum(
+            shown.sampling.segments if isinstance(shown, Video) else 1 for shown in self.media
+        )
 
     @property
     def text_chars(self) -> int:
@@ -52,30 +76,34 @@ class Conversation:
         return len(self.system_suffix) + sum(texts)
 
 
-def read_conversation(messages: Sequence[Message]) -> Conversation:
-    """Raises:
-    ApiError: 400 for a role or a part that this server does not know, or an empty one.
+def read_conversation(messages: Sequence[Message], sampling: Sampling) -> Conversation:
     """
-    pictures: list[Picture] = []
+    Args:
+        sampling: how frames are taken of each video.
+
+    Raises:
+        ApiError: 400 for a role or a part that this server does not know, or an empty one.
+    """
+    media: list[Shown] = []
     turns: list[Turn] = []
     result_before = False
     for index, message in enumerate(messages):
-        turn = _read_message(message, f"messages[{index}]", pictures)
+        turn = _read_message(message, f"messages[{index}]", media, sampling)
         is_result = message.role in RESULT_ROLES
         if is_result and result_before:
             turn = Turn(turn.role, (*turns.pop().parts, *turn.parts))
         turns.append(turn)
         result_before = is_result
-    return Conversation(tuple(turns), tuple(pictures))
+    return Conversation(tuple(turns), tuple(media))
 
 
-def _read_message(message: Message, param: str, pictures: list[Picture]) -> Turn:
+def _read_message(message: Message, param: str, media: list[Shown], sampling: Sampling) -> Turn:
     role = _read_role(message, param)
     calls = _read_calls(message, param)
     if message.content is None and not calls:
         raise missing(f"{param}.content")
     parts = [
-        _read_part(part, f"{param}.content[{index}]", pictures)
+        _read_part(part, f"{param}.content[{index}]", media, sampling)
         for index, part in enumerate(message.content or ())
     ]
     if message.role in RESULT_ROLES:
@@ -102,23 +130,36 @@ def _read_role(message: Message, param: str) -> Role:
     return ROLES[message.role]
 
 
-def _read_part(part: ContentPart, param: str, pictures: list[Picture]) -> TextPart | ImagePart:
+def _read_part(part: ContentPart, param: str, media: list[Shown], sampling: Sampling) -> Part:
     if part.type in TEXT_TYPES:
         return TextPart(_required(part.text, f"{param}.text"))
     if part.type == "refusal":
         return TextPart(_required(part.refusal, f"{param}.refusal"))
-    if part.type not in IMAGE_TYPES:
+    if part.type in IMAGE_TYPES:
+        return _read_picture(part, param, media)
+    if part.type != VIDEO_TYPE:
         raise ApiError(
             400,
             "unsupported_value",
             f"Unsupported value: '{param}.type' must be one of {', '.join(PART_TYPES)}.",
             param=f"{param}.type",
         )
+    if part.video_url is None:
+        raise missing(f"{param}.video_url")
+    if sum(isinstance(shown, Video) for shown in media) == VIDEOS_MAX:
+        raise invalid(
+            f"Invalid '{param}': a request may hold at most {VIDEOS_MAX} videos.", param=param
+        )
+    media.append(Video(part.video_url.url, f"{param}.video_url.url", sampling))
+    return VideoPart(sampling.segments)
+
+
+def _read_picture(part: ContentPart, param: str, media: list[Shown]) -> ImagePart:
     if part.image_url is None:
         raise missing(f"{param}.image_url")
     # input_image has its address as a plain string.
     suffix = "image_url.url" if part.type == "image_url" else "image_url"
-    pictures.append(Picture(part.image_url.url, f"{param}.{suffix}"))
+    media.append(Picture(part.image_url.url, f"{param}.{suffix}"))
     return ImagePart()
 
 

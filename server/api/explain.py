@@ -87,15 +87,19 @@ def _number(value: float) -> str:
 def _wrong_length(path: str, kind: str, context: Mapping[str, Any]) -> ApiError:
     if kind == "too_short":
         return invalid(
-            f"Invalid '{path}': expected at least {context['min_length']} entry.",
+            f"Invalid '{path}': expected at least {_entries(context['min_length'])}.",
             param=path,
-            code="empty_array",
+            code="array_below_min_length" if context["min_length"] > 1 else "empty_array",
         )
     return invalid(
-        f"Invalid '{path}': expected at most {context['max_length']} entries.",
+        f"Invalid '{path}': expected at most {_entries(context['max_length'])}.",
         param=path,
         code="array_above_max_length",
     )
+
+
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"
 
 
 def _wrong_string_length(path: str, kind: str, context: Mapping[str, Any]) -> ApiError:

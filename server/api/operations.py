@@ -14,6 +14,7 @@ from server.api.client import EngineState
 from server.api.responses import json_response
 from server.api.service import Service
 from server.api.validation import model_not_found
+from server.frontend.video import video_is_installed
 
 RANDOM_WEIGHTS_NOTE = (
     "A small model with seeded random weights, so its answers are noise. "
@@ -47,7 +48,10 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         "owned_by": "internvl-serve",
         "root": service.names[0],
         "max_model_len": ready.max_model_len if ready else None,
-        "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+        "architecture": {
+            "input_modalities": ["text", "image", *(["video"] if video_is_installed() else [])],
+            "output_modalities": ["text"],
+        },
     }
     if service.settings.model is None:
         model["note"] = RANDOM_WEIGHTS_NOTE

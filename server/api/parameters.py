@@ -119,6 +119,8 @@ def _sent_twice(one: str, other: str) -> ApiError:
 OPENED = (
     "stream_options",
     "mm_processor_kwargs",
+    "media_io_kwargs",
+    "media_io_kwargs.video",
     "structured_outputs",
     "text",
     "output_config",
@@ -132,13 +134,18 @@ def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in body.items():
         if value is None:
             continue
-        if name in OPENED and isinstance(value, dict):
-            yield from ((f"{name}.{key}", inner) for key, inner in value.items())
-        else:
-            yield name, value
+        yield from _opened(name, value)
     messages = body.get("messages")
     if isinstance(messages, list):
         yield from _message_fields(messages)
+
+
+def _opened(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if name in OPENED and isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _opened(f"{name}.{key}", inner)
+    else:
+        yield name, value
 
 
 def _message_fields(messages: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -152,8 +159,9 @@ def _message_fields(messages: list[Any]) -> Iterator[tuple[str, Any]]:
             if not isinstance(part, dict):
                 continue
             seen |= {f"messages.content.{k}": v for k, v in part.items() if v is not None}
-            image = part.get("image_url")
-            if isinstance(image, dict):
-                inner = {k: v for k, v in image.items() if v is not None}
-                seen |= {f"messages.content.image_url.{k}": v for k, v in inner.items()}
+            for name in ("image_url", "video_url"):
+                shown = part.get(name)
+                if isinstance(shown, dict):
+                    inner = {k: v for k, v in shown.items() if v is not None}
+                    seen |= {f"messages.content.{name}.{k}": v for k, v in inner.items()}
     yield from seen.items()

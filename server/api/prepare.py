@@ -1,8 +1,7 @@
 """From a checked request to what the engine takes: token ids, pixels, sampling parameters.
 
-Everything that takes long happens in threads: pictures in a pool of their own, so that a flood of
-them never delays the tokens of a text. What cannot fit the context is refused before any work is
-done on it.
+Everything that takes long happens in threads, pictures and videos apart (`media`). What cannot fit
+the context is refused before a picture or a video is touched.
 """
 
 from __future__ import annotations
@@ -10,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from server import errors
 from server.api.answer_form import Form, read_chat_form
-from server.api.conversation import Conversation, Picture, read_conversation
+from server.api.context import ContextCheck
+from server.api.conversation import Conversation, read_conversation
 from server.api.engine_request import EngineRequests
+from server.api.media import MediaLoader
 from server.api.schemas import ChatRequest
 from server.api.text_prompts import INLINE_CHARS_MAX, TextPrompts, check_countable
 from server.api.tool_use import ToolUse, read_tool_use
-from server.frontend.data_url import decode_data_url
 from server.frontend.grammar import GrammarChecker
-from server.frontend.images import ImageLimits, image_digest, load_image
 from server.frontend.prompt import Prompt, PromptBuilder
 from server.frontend.template import Ending, ImageLayout
 from server.frontend.tokenizer import Tokenizer
@@ -33,7 +30,6 @@ from server.messages import Grammar, Submit
 from server.model.spec import ModelSpec
 from server.settings import Settings
 
-PICTURE_THREADS_MAX = 16
 GRAMMAR_THREADS = 2
 
 
@@ -54,28 +50,24 @@ class Preparer:
     """Prepares requests for one checkpoint. Close it to end its threads."""
 
     def __init__(self, settings: Settings, spec: ModelSpec, tokenizer: Tokenizer) -> None:
-        self._spec = spec
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(tokenizer, spec.tokens_per_image, spec.system_message)
-        self._image_mode = settings.image_mode
-        self._image_limits = ImageLimits(
-            max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
-        )
+        self._media = MediaLoader(settings, spec.vision.image_size)
         self._engine_requests = EngineRequests(settings, spec, tokenizer)
-        self._token_chars_max = max(
+        token_chars_max = max(
             len(tokenizer.token_name(token_id)) for token_id in range(tokenizer.vocab_size)
         )
-        cores = len(os.sched_getaffinity(0))
-        self._picture_threads = ThreadPoolExecutor(min(cores, PICTURE_THREADS_MAX), "picture")
+        self._context = ContextCheck(spec.tokens_per_image, token_chars_max)
         self._text_thread = ThreadPoolExecutor(1, "tokenizer")
         self.texts = TextPrompts(
-            tokenizer, self._engine_requests, self._text_thread, self._token_chars_max
+            tokenizer, self._engine_requests, self._text_thread, token_chars_max
         )
         self._checker = GrammarChecker()
         self._grammar_threads = ThreadPoolExecutor(GRAMMAR_THREADS, "grammar")
 
     def close(self) -> None:
-        for threads in (self._picture_threads, self._text_thread, self._grammar_threads):
+        self._media.close()
+        for threads in (self._text_thread, self._grammar_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(self, request: ChatRequest, max_model_len: int) -> Prepared:
@@ -89,11 +81,11 @@ class Preparer:
         self._engine_requests.check(request)
         tools = read_tool_use(request)
         conversation = _conversation(request, tools)
-        self._check_size(conversation, max_model_len)
+        self._context.check_size(conversation, max_model_len)
         grammar = await self._grammar(request, tools)
         prompt = await self._tokenise(conversation, _layout(request), _ending(request))
-        max_tokens = _room(request, len(prompt.token_ids), max_model_len)
-        loaded = await self._load_all(conversation.pictures)
+        max_tokens = self._context.room(request, conversation, len(prompt.token_ids), max_model_len)
+        loaded = await self._media.load(conversation.media)
         digests = [digest for digest, _ in loaded]
         submits = self._engine_requests.build(request, prompt, digests, max_tokens, grammar)
         return Prepared(prompt, submits, [pixels for _, pixels in loaded], tools)
@@ -105,31 +97,17 @@ class Preparer:
             ApiError: 400, also for one that is so long that nobody can need its count.
         """
         conversation = _conversation(request, read_tool_use(request))
-        pictures = len(conversation.pictures) * self._spec.tokens_per_image
+        pictures = self._context.picture_tokens(conversation)
         check_countable(conversation.text_chars + pictures, "messages")
         return await self._tokenise(conversation, _layout(request), _ending(request))
 
     async def fits(self, request: ChatRequest, tokens_max: int) -> bool:
         """Whether the prompt has so many tokens at most."""
         conversation = _conversation(request, read_tool_use(request))
-        if self._tokens_at_least(conversation) > tokens_max:
+        if self._context.tokens_at_least(conversation) > tokens_max:
             return False
         prompt = await self._tokenise(conversation, _layout(request), _ending(request))
         return len(prompt.token_ids) <= tokens_max
-
-    def _tokens_at_least(self, conversation: Conversation) -> int:
-        """What the prompt has by its mere size, before it costs anything to know more."""
-        pictures = len(conversation.pictures) * self._spec.tokens_per_image
-        return pictures + conversation.text_chars // self._token_chars_max
-
-    def _check_size(self, conversation: Conversation, max_model_len: int) -> None:
-        if self._tokens_at_least(conversation) >= max_model_len:
-            raise errors.context_length_exceeded(
-                max_model_len,
-                f"However, your messages hold {len(conversation.pictures)} pictures of "
-                f"{self._spec.tokens_per_image} tokens and {conversation.text_chars} characters. "
-                "Please shorten the messages.",
-            )
 
     async def form_grammar(self, read: Callable[[], Form | None]) -> Grammar | None:
         """The grammar of a form, read and checked in a thread.
@@ -166,30 +144,9 @@ class Preparer:
             return build()
         return await asyncio.get_running_loop().run_in_executor(self._text_thread, build)
 
-    async def _load_all(self, pictures: Sequence[Picture]) -> list[tuple[bytes, bytes]]:
-        """(digest, pixels) of each picture. Raises what the first bad one of them raised."""
-        loop = asyncio.get_running_loop()
-        work = [
-            loop.run_in_executor(self._picture_threads, self._load, picture) for picture in pictures
-        ]
-        loaded = await asyncio.gather(*work, return_exceptions=True)
-        return [_or_raise(result) for result in loaded]
-
-    def _load(self, picture: Picture) -> tuple[bytes, bytes]:
-        size, limits = self._spec.vision.image_size, self._image_limits
-        data = decode_data_url(picture.url, limits, picture.param)
-        pixels = load_image(data, size, self._image_mode, limits, picture.param)
-        return image_digest(pixels), pixels
-
-
-def _or_raise(result: tuple[bytes, bytes] | BaseException) -> tuple[bytes, bytes]:
-    if isinstance(result, BaseException):
-        raise result
-    return result
-
 
 def _conversation(request: ChatRequest, tools: ToolUse | None) -> Conversation:
-    conversation = read_conversation(request.messages)
+    conversation = read_conversation(request.messages, request.sampling_of_videos)
     suffix = system_block(tools.shown) if tools else ""
     return dataclasses.replace(conversation, system_suffix=suffix)
 
@@ -203,26 +160,3 @@ def _ending(request: ChatRequest) -> Ending:
 def _layout(request: ChatRequest) -> ImageLayout:
     options = request.mm_processor_kwargs
     return (options.image_layout if options else None) or "separate"
-
-
-def _room(request: ChatRequest, prompt_tokens: int, max_model_len: int) -> int:
-    """Longest answer in tokens.
-
-    Raises:
-        ApiError: prompt and answer do not fit the context together.
-    """
-    asked = request.max_completion_tokens or request.max_tokens
-    room = max_model_len - prompt_tokens
-    if room < 1:
-        raise errors.context_length_exceeded(
-            max_model_len,
-            f"However, your messages resulted in {prompt_tokens} tokens. "
-            "Please shorten the messages.",
-        )
-    if asked is not None and asked > room:
-        raise errors.context_length_exceeded(
-            max_model_len,
-            f"However, you requested {prompt_tokens + asked} tokens ({prompt_tokens} in the "
-            f"messages, {asked} in the completion). Please reduce the length of either.",
-        )
-    return room if asked is None else asked

@@ -131,6 +131,7 @@ def _add_item(chat: ChatBody, item: InputItem, path: str) -> None:
     elif item.type == "function_call_output":
         _require(item, ("call_id", "output"), path)
         chat.paths[f"messages[{len(chat.messages)}].content"] = f"{path}.output"
+        _refuse_videos(item.output, f"{path}.output")
         chat.messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
     elif item.type != "reasoning":  # a thought of another model, which this one could not read
         raise ApiError(
@@ -144,6 +145,7 @@ def _add_item(chat: ChatBody, item: InputItem, path: str) -> None:
 
 def _add_message(chat: ChatBody, item: InputItem, path: str) -> None:
     _require(item, ("role", "content"), path)
+    _refuse_videos(item.content, f"{path}.content")
     chat.paths[f"messages[{len(chat.messages)}]"] = path
     chat.messages.append({"role": item.role, "content": item.content})
 
@@ -158,6 +160,18 @@ def _add_call(chat: ChatBody, item: InputItem, path: str) -> None:
     chat.paths |= {where: path, f"{where}.function": path}
     function = {"name": item.name, "arguments": item.arguments}
     calls.append({"id": item.call_id, "type": "function", "function": function})
+
+
+def _refuse_videos(content: Any, path: str) -> None:
+    """OpenAI's wire has no videos, and what is stored with a response has no place for one."""
+    for index, part in enumerate(content if isinstance(content, list) else ()):
+        if isinstance(part, dict) and part.get("type") == "video_url":
+            raise ApiError(
+                400,
+                "unsupported_value",
+                "Unsupported value: videos are taken by /v1/chat/completions only.",
+                param=f"{path}[{index}].type",
+            )
 
 
 def _require(item: InputItem, names: Sequence[str], path: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from server.api.media_schemas import AnyImageUrl, AnyVideoUrl, MediaOptions, PictureOptions
 from server.api.schema_base import INT32_MAX, INT64_MAX, Model, expected, string_as_list
 from server.api.tool_schemas import (
     TOOLS_MAX,
@@ -19,14 +20,7 @@ from server.api.tool_schemas import (
     StructuredOutputs,
     Tool,
 )
-
-
-def _url_as_object(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"url": value}
-    if value is not None and not isinstance(value, dict):
-        raise expected("a string or an object with a url")
-    return value
+from server.frontend.video_sampling import Sampling
 
 
 def _text_as_parts(value: Any) -> Any:
@@ -37,23 +31,15 @@ def _text_as_parts(value: Any) -> Any:
     return value
 
 
-class ImageUrl(Model):
-    url: str = Field(description="data:image/...;base64,...")
-    detail: Literal["auto", "low", "high", "original"] | None = Field(
-        None, description="Accepted; this model sees every picture at one size."
-    )
-
-
 class ContentPart(Model):
     """`text`, `input_text` and `output_text` carry text, `refusal` a refusal, `image_url` and
-    `input_image` a picture."""
+    `input_image` a picture, `video_url` a video (vLLM)."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
-    image_url: Annotated[
-        ImageUrl | None, BeforeValidator(_url_as_object, json_schema_input_type=ImageUrl | str)
-    ] = None
+    image_url: AnyImageUrl = None
+    video_url: AnyVideoUrl = None
 
 
 class CalledFunction(Model):
@@ -86,14 +72,6 @@ class StreamOptions(Model):
     include_usage: bool | None = Field(None, description="Send usage in a last chunk.")
     continuous_usage_stats: bool | None = Field(
         None, description="With include_usage: send the usage so far in every chunk (vLLM)."
-    )
-
-
-class PictureOptions(Model):
-    image_layout: Literal["separate", "combined"] | None = Field(
-        None,
-        description="separate labels each of several pictures where it stands; combined puts all "
-        "of them in front of the text, as one picture.",
     )
 
 
@@ -189,6 +167,9 @@ class ChatRequest(GenerationRequest):
     mm_processor_kwargs: PictureOptions | None = Field(
         None, description="How several pictures are laid out in the prompt (vLLM's name)."
     )
+    media_io_kwargs: MediaOptions | None = Field(
+        None, description="How frames are taken of videos (vLLM's name)."
+    )
     logprobs: bool | None = Field(None, description="Report log probabilities of the answer.")
     top_logprobs: int | None = Field(None, ge=0, le=TOP_LOGPROBS_MAX)
     response_format: ResponseFormat | None = None
@@ -217,6 +198,11 @@ class ChatRequest(GenerationRequest):
     @property
     def scored_alternatives(self) -> int | None:
         return self.top_logprobs or 0 if self.logprobs else None
+
+    @property
+    def sampling_of_videos(self) -> Sampling:
+        options = self.media_io_kwargs and self.media_io_kwargs.video
+        return options.sampling if options else Sampling()
 
     @property
     def continues(self) -> bool:

@@ -35,7 +35,8 @@ TOKENIZE = Table(
         *(
             row
             for row in CHAT.rows
-            if row.name in OF_PROMPTS or row.name.partition(".")[0] == "messages"
+            if row.name in OF_PROMPTS
+            or row.name.partition(".")[0] in ("messages", "media_io_kwargs")
         ),
     ),
 )

@@ -86,6 +86,7 @@ def parse_chat(body: Mapping[str, Any], names: Sequence[str], settings: Settings
         raise invalid(
             "'prompt_logprobs' is only allowed when 'stream' is not true.", param="prompt_logprobs"
         )
+    _check_video(request)
     for index, modality in enumerate(request.modalities or ()):
         if modality != "text":
             raise ApiError(
@@ -95,6 +96,23 @@ def parse_chat(body: Mapping[str, Any], names: Sequence[str], settings: Settings
                 param=f"modalities[{index}]",
             )
     return request
+
+
+def _check_video(request: ChatRequest) -> None:
+    options = request.media_io_kwargs and request.media_io_kwargs.video
+    if not options:
+        return
+    path = "media_io_kwargs.video"
+    if options.num_frames not in (None, options.num_segments or options.num_frames):
+        raise invalid(
+            f"'{path}.num_segments' and '{path}.num_frames' mean the same. Send one of them.",
+            param=f"{path}.num_frames",
+        )
+    if options.bound and options.bound[0] >= options.bound[1]:
+        raise invalid(
+            f"Invalid value for '{path}.bound': expected a begin and a later end, in seconds.",
+            param=f"{path}.bound",
+        )
 
 
 def model_not_found(name: str) -> ApiError:

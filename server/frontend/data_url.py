@@ -1,4 +1,4 @@
-"""Pictures that travel inside a request, as `data:` URLs or bare base64.
+"""Pictures and videos that travel inside a request, as `data:` URLs or bare base64.
 
 What clients send is read leniently: any declared type, parameters, line breaks, missing padding and
 both base64 alphabets. Everything that would make the server fetch or open something is refused.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import binascii
 import re
+from typing import Literal
 
 from server.errors import ApiError, invalid
-from server.frontend.images import ImageLimits, file_too_large
+
+MediaKind = Literal["image", "video"]
 
 SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 DATA_HEADER = re.compile(r"[^,]{0,256};\s*base64\s*,", re.IGNORECASE)
@@ -19,10 +21,13 @@ URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 WHITESPACE = b" \t\r\n\v\f"
 
 
-def decode_data_url(url: str, limits: ImageLimits, param: str | None = None) -> bytes:
+def decode_data_url(
+    url: str, max_bytes: int, param: str | None = None, kind: MediaKind = "image"
+) -> bytes:
     """The file inside a `data:` URL or a base64 string.
 
     Args:
+        max_bytes: of the file.
         param: path of the request's field, for errors.
 
     Raises:
@@ -30,37 +35,41 @@ def decode_data_url(url: str, limits: ImageLimits, param: str | None = None) -> 
     """
     scheme = SCHEME.match(url)
     if scheme is None:
-        return _decode_base64(url, limits, param)
+        return _decode_base64(url, max_bytes, param, kind)
     if scheme[1].lower() != "data":
-        raise _not_carried(scheme[1].lower(), param)
+        raise _not_carried(scheme[1].lower(), param, kind)
     header = DATA_HEADER.match(url, scheme.end())
     if header is None:
         raise invalid(
-            "A data: URL must have the form data:image/...;base64,...",
+            f"A data: URL must have the form data:{kind}/...;base64,...",
             param=param,
-            code="invalid_image_url",
+            code=f"invalid_{kind}_url",
         )
-    return _decode_base64(url[header.end() :], limits, param)
+    return _decode_base64(url[header.end() :], max_bytes, param, kind)
 
 
-def _not_carried(scheme: str, param: str | None) -> ApiError:
+def _not_carried(scheme: str, param: str | None, kind: MediaKind) -> ApiError:
     if scheme in ("http", "https"):
-        message = "This server does not fetch remote images; send a data: URL with the image."
+        message = f"This server does not fetch remote {kind}s; send a data: URL with the {kind}."
     else:
-        message = "Only data: URLs are accepted as images."
-    return invalid(message, param=param, code="invalid_image_url")
+        message = f"Only data: URLs are accepted as {kind}s."
+    return invalid(message, param=param, code=f"invalid_{kind}_url")
 
 
-def _decode_base64(text: str, limits: ImageLimits, param: str | None) -> bytes:
-    wrong = invalid("The image is not valid base64.", param=param, code="invalid_base64_image")
+def _decode_base64(text: str, max_bytes: int, param: str | None, kind: MediaKind) -> bytes:
+    wrong = invalid(f"The {kind} is not valid base64.", param=param, code=f"invalid_base64_{kind}")
     try:
         packed = text.encode("ascii").translate(URL_SAFE_TO_STANDARD, WHITESPACE).rstrip(b"=")
     except UnicodeEncodeError:
         raise wrong from None
     if not packed:
-        raise invalid("The image is empty.", param=param, code="empty_image_file")
-    if len(packed) * 3 // 4 > limits.max_bytes:
-        raise file_too_large(limits, param)
+        raise invalid(f"The {kind} is empty.", param=param, code=f"empty_{kind}_file")
+    if len(packed) * 3 // 4 > max_bytes:
+        raise invalid(
+            f"The {kind} file is larger than the limit of {max_bytes} bytes.",
+            param=param,
+            code=f"{kind}_file_too_large",
+        )
     try:
         return binascii.a2b_base64(packed + b"=" * (-len(packed) % 4), strict_mode=True)
     except binascii.Error:

@@ -67,7 +67,11 @@ def load_image(
     if not data:
         raise invalid("The image is empty.", param=param, code="empty_image_file")
     if len(data) > limits.max_bytes:
-        raise file_too_large(limits, param)
+        raise invalid(
+            f"The image file is larger than the limit of {limits.max_bytes} bytes.",
+            param=param,
+            code="image_file_too_large",
+        )
     with _open(data, param) as image:
         _check_size(*image.size, limits, param)
         try:
@@ -83,14 +87,6 @@ def image_digest(pixels: bytes) -> bytes:
     digest = hashlib.blake2b(len(pixels).to_bytes(8, "little"), digest_size=16)
     digest.update(pixels)
     return digest.digest()
-
-
-def file_too_large(limits: ImageLimits, param: str | None) -> ApiError:
-    return invalid(
-        f"The image file is larger than the limit of {limits.max_bytes} bytes.",
-        param=param,
-        code="image_file_too_large",
-    )
 
 
 def _open(data: bytes, param: str | None) -> Image.Image:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -39,11 +39,21 @@ class ImagePart:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoPart:
+    """So many frames of a video stand here; they are taken like pictures, in order."""
+
+    frames: int
+
+
+Part = TextPart | ImagePart | VideoPart
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One message: its parts in the order in which the client sent them."""
 
     role: Role
-    parts: tuple[TextPart | ImagePart, ...]
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +117,7 @@ def _with_system(turns: list[Turn], system_message: str, suffix: str) -> list[Tu
     return [Turn("system", (*parts, TextPart(suffix))), *turns[first:]]
 
 
-def _render_parts(
-    parts: Sequence[TextPart | ImagePart], layout: ImageLayout, pictures_before: int
-) -> list[Piece]:
+def _render_parts(parts: Sequence[Part], layout: ImageLayout, pictures_before: int) -> list[Piece]:
     """Places the pictures of one message as the authors do."""
     pieces = _arrange(_blocks(parts), layout, pictures_before)
     lines: list[Piece] = []
@@ -121,11 +129,11 @@ def _render_parts(
     return lines
 
 
-def _blocks(parts: Sequence[TextPart | ImagePart]) -> list[TextPart | ImagePart]:
+def _blocks(parts: Sequence[Part]) -> list[Part]:
     """The parts without empty texts; texts side by side become one, each from a new line."""
-    blocks: list[TextPart | ImagePart] = []
+    blocks: list[Part] = []
     for part in parts:
-        if isinstance(part, ImagePart):
+        if not isinstance(part, TextPart):
             blocks.append(part)
         elif part.text:
             if blocks and isinstance(blocks[-1], TextPart):
@@ -135,24 +143,56 @@ def _blocks(parts: Sequence[TextPart | ImagePart]) -> list[TextPart | ImagePart]
     return blocks
 
 
-def _arrange(
-    blocks: list[TextPart | ImagePart], layout: ImageLayout, pictures_before: int
-) -> list[Piece]:
+def _arrange(blocks: list[Part], layout: ImageLayout, pictures_before: int) -> list[Piece]:
     """Pictures and text in their final order: as sent where text stands between pictures, else in
     the authors' form with the pictures in front."""
     texts = [block for block in blocks if isinstance(block, TextPart)]
-    pictures = len(blocks) - len(texts)
     text_inside = any(isinstance(block, TextPart) for block in blocks[1:-1])
-    if pictures == 0 or text_inside or len(texts) > 1:
-        return [block if isinstance(block, TextPart) else Pictures(1) for block in blocks]
-    if pictures == 1 or layout == "combined":
-        return [Pictures(pictures), *texts]
-    # The authors fill placeholders in order over the whole conversation, so a picture's number is
-    # its place there: numbers go on from message to message and none is given twice.
-    head: list[Piece] = []
-    for number in range(pictures_before + 1, pictures_before + pictures + 1):
-        head += [TextPart(f"Image-{number}: "), Pictures(1)]
-    return [*head, *texts]
+    if text_inside or len(texts) > 1:
+        return list(_in_place(blocks))
+    shown = [block for block in blocks if not isinstance(block, TextPart)]
+    return [*_in_front(shown, layout, pictures_before), *texts]
+
+
+def _in_place(blocks: Sequence[Part]) -> Iterator[Piece]:
+    for before, block in zip([None, *blocks], blocks, strict=False):
+        if isinstance(block, TextPart):
+            yield block
+        elif isinstance(block, ImagePart):
+            yield Pictures(1)
+        else:
+            if isinstance(before, TextPart) and not before.text.endswith("\n"):
+                yield TextPart("\n")
+            yield from _frames(block)
+
+
+def _in_front(
+    shown: Sequence[ImagePart | VideoPart], layout: ImageLayout, pictures_before: int
+) -> Iterator[Piece]:
+    """Pictures without text among them. Several are combined, or labelled: the authors fill
+    placeholders in order over the whole conversation, so a picture's number is its place there;
+    numbers go on from message to message and none is given twice."""
+    pictures = shown.count(ImagePart())
+    number = pictures_before
+    for part, equal in groupby(shown):
+        count = len(list(equal))
+        if isinstance(part, VideoPart):
+            for _ in range(count):
+                yield from _frames(part)
+        elif pictures == 1 or layout == "combined":
+            yield Pictures(count)
+        else:
+            for _ in range(count):
+                number += 1
+                yield TextPart(f"Image-{number}: ")
+                yield Pictures(1)
+
+
+def _frames(video: VideoPart) -> Iterator[Piece]:
+    """Each frame has its line, counted anew in every video, as in the model card's example."""
+    for number in range(1, video.frames + 1):
+        yield TextPart(f"Frame{number}: ")
+        yield Pictures(1)
 
 
 def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -4,15 +4,29 @@ from typing import Any
 
 import pytest
 
-from server.api.conversation import Picture, read_conversation
+from server.api.conversation import (
+    VIDEOS_MAX,
+    Conversation,
+    Picture,
+    Shown,
+    Video,
+    read_conversation,
+)
 from server.api.schemas import Message
 from server.errors import ApiError
-from server.frontend.template import ImagePart, TextPart, Turn
+from server.frontend.template import ImagePart, TextPart, Turn, VideoPart
+from server.frontend.video_sampling import Sampling
+
+SAMPLING = Sampling(3)
 
 
-def read(*messages: dict[str, Any]) -> tuple[tuple[Turn, ...], tuple[Picture, ...]]:
-    conversation = read_conversation([Message.model_validate(message) for message in messages])
-    return conversation.turns, conversation.pictures
+def read_all(*messages: dict[str, Any]) -> Conversation:
+    return read_conversation([Message.model_validate(message) for message in messages], SAMPLING)
+
+
+def read(*messages: dict[str, Any]) -> tuple[tuple[Turn, ...], tuple[Shown, ...]]:
+    conversation = read_all(*messages)
+    return conversation.turns, conversation.media
 
 
 def test_roles_become_turns() -> None:
@@ -107,16 +121,34 @@ def test_results_may_hold_pictures() -> None:
 
 
 def test_counts_the_characters_of_all_texts() -> None:
-    conversation = read_conversation(
-        [
-            Message.model_validate({"role": "user", "content": "four"}),
-            Message.model_validate(
-                {"role": "user", "content": [{"type": "input_image", "image_url": "data:a"}]}
-            ),
-            Message.model_validate({"role": "user", "content": "three"}),
-        ]
+    conversation = read_all(
+        {"role": "user", "content": "four"},
+        {"role": "user", "content": [{"type": "input_image", "image_url": "data:a"}]},
+        {"role": "user", "content": "three"},
     )
     assert conversation.text_chars == 9
+    assert conversation.picture_count == 1
+
+
+VIDEO = {"type": "video_url", "video_url": {"url": "data:v"}}
+
+
+def test_a_video_stands_for_as_many_pictures_as_frames() -> None:
+    conversation = read_all({"role": "user", "content": [VIDEO, {"type": "text", "text": "What?"}]})
+    assert conversation.turns[0].parts == (VideoPart(3), TextPart("What?"))
+    assert conversation.media == (
+        Video("data:v", "messages[0].content[0].video_url.url", SAMPLING),
+    )
+    assert conversation.picture_count == 3
+
+
+def test_a_request_holds_a_bounded_number_of_videos() -> None:
+    read_all({"role": "user", "content": [VIDEO] * VIDEOS_MAX})
+    with pytest.raises(ApiError, match=f"at most {VIDEOS_MAX} videos") as caught:
+        read_all(
+            {"role": "user", "content": [VIDEO]}, {"role": "user", "content": [VIDEO] * VIDEOS_MAX}
+        )
+    assert caught.value.param == f"messages[1].content[{VIDEOS_MAX - 1}]"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +180,11 @@ def test_counts_the_characters_of_all_texts() -> None:
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": None}]},
             "messages[0].content[0].image_url",
+            "missing_required_parameter",
+        ),
+        (
+            {"role": "user", "content": [{"type": "video_url"}]},
+            "messages[0].content[0].video_url",
             "missing_required_parameter",
         ),
         (

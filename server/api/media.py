@@ -1,0 +1,107 @@
+"""Pictures and videos of a request: from what the client sent to the pixels that the model sees.
+
+Each kind has workers of its own, so that a flood of videos keeps no picture waiting and neither
+delays the tokens of a text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from server.api.conversation import Picture, Shown, Video
+from server.errors import ApiError
+from server.frontend.data_url import MediaKind, decode_data_url
+from server.frontend.images import ImageLimits, image_digest, load_image
+from server.frontend.video import VideoLimits, VideoReader, video_is_installed
+from server.settings import Settings
+
+PICTURE_THREADS_MAX = 16
+VIDEO_PROCESSES_MAX = 4
+
+Pixels = tuple[bytes, bytes]
+"""Digest and uint8 RGB pixels of a picture or a frame."""
+
+Result = TypeVar("Result")
+
+
+class MediaLoader:
+    """Loads what requests show the model. Close it to end its threads.
+
+    Args:
+        size: side of the model's square, in pixels.
+    """
+
+    def __init__(self, settings: Settings, size: int) -> None:
+        cores = len(os.sched_getaffinity(0))
+        self._size = size
+        self._image_mode = settings.image_mode
+        self._image_limits = ImageLimits(
+            max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
+        )
+        self._video_bytes_max = settings.max_video_bytes
+        limits = VideoLimits(settings.max_image_pixels, settings.video_timeout_s)
+        self._videos = VideoReader(size, limits, min(cores, VIDEO_PROCESSES_MAX))
+        self._threads = ThreadPoolExecutor(min(cores, PICTURE_THREADS_MAX), "picture")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def load(self, media: Sequence[Shown]) -> list[Pixels]:
+        """Pictures and frames in their order.
+
+        Raises:
+            ApiError: what the first bad one of them raised.
+        """
+        work = [
+            self._video(shown) if isinstance(shown, Video) else self._picture(shown)
+            for shown in media
+        ]
+        loaded = await asyncio.gather(*work, return_exceptions=True)
+        return [pixels for result in loaded for pixels in _or_raise(result)]
+
+    async def _picture(self, picture: Picture) -> list[Pixels]:
+        data = await self._fetch(picture.url, "image", self._image_limits.max_bytes, picture.param)
+        return [await self._in_thread(partial(self._load_picture, data, picture.param))]
+
+    async def _video(self, video: Video) -> list[Pixels]:
+        if not video_is_installed():
+            raise _no_videos(video.param)
+        data = await self._fetch(video.url, "video", self._video_bytes_max, video.param)
+        frames = await self._videos.read(data, video.sampling, video.param)
+        return await self._in_thread(partial(_with_digests, frames))
+
+    async def _fetch(self, url: str, kind: MediaKind, max_bytes: int, param: str) -> bytes:
+        """The file behind a URL: the one place where an address becomes bytes."""
+        return await self._in_thread(partial(decode_data_url, url, max_bytes, param, kind))
+
+    def _load_picture(self, data: bytes, param: str) -> Pixels:
+        pixels = load_image(data, self._size, self._image_mode, self._image_limits, param)
+        return image_digest(pixels), pixels
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _with_digests(frames: Sequence[bytes]) -> list[Pixels]:
+    return [(image_digest(frame), frame) for frame in frames]
+
+
+def _or_raise(result: list[Pixels] | BaseException) -> list[Pixels]:
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _no_videos(param: str) -> ApiError:
+    return ApiError(
+        400,
+        "unsupported_value",
+        "Videos are not supported by this installation. Send pictures, or ask the operator to "
+        "install internvl-serve with its extra: internvl-serve[video].",
+        param=param,
+    )
