@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -47,3 +49,9 @@ def counted(count: int, width: int = 32, height: int = 16) -> list[Image.Image]:
 def number_of(pixels: bytes) -> int:
     """The number of a frame of `counted`."""
     return pixels[0] + 256 * pixels[1]
+
+
+def video_part(data: bytes) -> dict[str, Any]:
+    """A content part with this file."""
+    url = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
+    return {"type": "video_url", "video_url": {"url": url}}

@@ -9,6 +9,7 @@ from server.frontend.tokenizer import Tokenizer
 from server.messages import Delta, FinishReason, GrammarKind, Submit, TokenLogprob
 from tests.api.conftest import Rig
 from tests.api.harness import chat, picture_part, picture_url
+from tests.videos import counted, encode, number_of, video_part
 
 TEXT = "One fish, two"
 FUNCTION = {"name": "f", "parameters": {"type": "object"}}
@@ -111,7 +112,19 @@ WITH_ASSISTANT = {"messages": [{"role": "user", "content": "Hi"}, ASSISTANT]}
 NESTED = {"messages": [{"role": "user", "content": [{"type": "text", "text": "a longer one"}]}]}
 PICTURE = {"messages": [{"role": "user", "content": [picture_part()]}]}
 TWO_PICTURES = {"messages": [{"role": "user", "content": [picture_part(), picture_part()]}]}
+VIDEO_PART = video_part(encode(counted(100)))
+VIDEO = {"messages": [{"role": "user", "content": [VIDEO_PART]}]}
 CALLED = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def frames(exchange: Exchange) -> list[int]:
+    """Numbers of the frames that the engine got."""
+    assert exchange.ok, exchange.response.text
+    return [number_of(pixels) for pixels in exchange.received[0].pictures]
+
+
+def sampled(**options: Any) -> dict[str, Any]:
+    return {**VIDEO, "media_io_kwargs": {"video": options}}
 
 
 def assistant(**fields: Any) -> dict[str, Any]:
@@ -236,6 +249,19 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Seen, Any]] = {
         1,
     ),
     "messages.content.image_url.url": (PICTURE, lambda e: len(e.submit.images), 1),
+    "messages.content.video_url": (
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "video_url", "video_url": VIDEO_PART["video_url"]["url"]}],
+                }
+            ]
+        },
+        frames,
+        [6, 18, 31, 43, 56, 68, 80, 93],
+    ),
+    "messages.content.video_url.url": (VIDEO, frames, [6, 18, 31, 43, 56, 68, 80, 93]),
     "messages.tool_calls": (assistant(tool_calls=[CALLED]), prompt_length, ...),
     "messages.function_call": (assistant(function_call=CALLED["function"]), prompt_length, ...),
     "messages.prefix": (assistant(content="It is", prefix=True), prompt_length, ...),
@@ -279,6 +305,13 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Seen, Any]] = {
             e.submit.images[1].offset - e.submit.images[0].offset == e.submit.images[0].length
         ),
         True,
+    ),
+    "media_io_kwargs.video.num_segments": (sampled(num_segments=2), frames, [24, 74]),
+    "media_io_kwargs.video.num_frames": (sampled(num_frames=2), frames, [24, 74]),
+    "media_io_kwargs.video.bound": (
+        sampled(bound=[1, 2], num_segments=4),
+        frames,
+        [28, 34, 40, 47],
     ),
     "modalities": ({"modalities": ["audio"]}, lambda e: e.response.status_code, 400),
 }
