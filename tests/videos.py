@@ -16,6 +16,9 @@ from PIL import Image
 LOSSLESS = ("libx264rgb", "mp4", "rgb24", {"qp": "0"})
 """Frames come back as the very pixels that went in."""
 
+VP9 = ("libvpx-vp9", "webm", "gbrp", {"lossless": "1"})
+"""Lossless too, in another container."""
+
 Codec = tuple[str, str, str, Mapping[str, str]]
 """Encoder, container, pixel format, options."""
 

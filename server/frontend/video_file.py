@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import av
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
@@ -66,10 +67,12 @@ def read_frames(data: bytes, job: VideoJob) -> list[bytes]:
             index = _index(container, stream)
             wanted = [index.shown[number] for number in _numbers(stream, index, job)]
             frames = _decode(container, stream, index, sorted(set(wanted)), job.size)
+    except VideoError:
+        raise
     except MemoryError:
         message = "Decoding the video takes more memory than this server allows."
         raise VideoError(VideoRefusal("video_too_large", message)) from None
-    except av.FFmpegError:
+    except Exception:  # FFmpeg or its bindings gave up, with whatever they happened to raise
         raise damaged() from None
     return [frames[time] for time in wanted]
 
@@ -78,8 +81,8 @@ def _video_stream(container: InputContainer, job: VideoJob) -> VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream):
         raise VideoError(VideoRefusal("invalid_video", "The file holds no video."))
-    codec = stream.codec_context
-    if codec.name not in CODECS:
+    codec: VideoCodecContext | None = stream.codec_context
+    if codec is None or codec.name not in CODECS:
         message = f"The video's codec is not supported; send {SUPPORTED_CODECS}."
         raise VideoError(VideoRefusal("unsupported_video_media_type", message))
     if codec.width * codec.height > job.max_pixels:

@@ -6,9 +6,11 @@ from server.frontend.template import (
     Ending,
     ImageLayout,
     ImagePart,
+    Part,
     Role,
     TextPart,
     Turn,
+    VideoPart,
     render,
 )
 from tests.frontend.support import as_string
@@ -16,10 +18,12 @@ from tests.frontend.support import as_string
 IMAGE = ImagePart()
 SLOT = "<img><IMG_CONTEXT><IMG_CONTEXT><IMG_CONTEXT><IMG_CONTEXT></img>"
 BOTH = SLOT.replace("</img>", "") + SLOT.replace("<img>", "")
+VIDEO = VideoPart(2)
+FRAMES = f"Frame1: {SLOT}\nFrame2: {SLOT}\n"
 HEADER = "<|im_start|>system\nS<|im_end|>"
 
 
-def turn(role: Role, *parts: str | ImagePart) -> Turn:
+def turn(role: Role, *parts: str | Part) -> Turn:
     return Turn(role, tuple(TextPart(part) if isinstance(part, str) else part for part in parts))
 
 
@@ -27,7 +31,7 @@ def rendered(*turns: Turn, layout: ImageLayout = "separate") -> str:
     return as_string(render(turns, "S", layout))
 
 
-def body(*parts: str | ImagePart, layout: ImageLayout = "separate") -> str:
+def body(*parts: str | Part, layout: ImageLayout = "separate") -> str:
     """What becomes of the content of a user's message."""
     text = rendered(turn("user", *parts), layout=layout)
     before, after = f"{HEADER}<|im_start|>user\n", "<|im_end|><|im_start|>assistant\n"
@@ -79,6 +83,29 @@ def test_combined_pictures_share_one_slot(
     parts: tuple[str | ImagePart, ...], expected: str
 ) -> None:
     assert body(*parts, layout="combined") == expected
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((VIDEO, "a"), f"{FRAMES}a"),
+        (("a", VIDEO), f"{FRAMES}a"),
+        ((VIDEO,), FRAMES),
+        ((VIDEO, VIDEO, "a"), f"{FRAMES}{FRAMES}a"),
+        (("a", VIDEO, "b"), f"a\n{FRAMES}b"),
+        (("a\n", VIDEO, "b", VIDEO), f"a\n{FRAMES}b\n{FRAMES}"),
+        ((VIDEO, IMAGE, "a"), f"{FRAMES}{SLOT}\na"),
+        ((IMAGE, VIDEO, IMAGE, "a"), f"Image-1: {SLOT}\n{FRAMES}Image-2: {SLOT}\na"),
+    ],
+)
+def test_each_frame_of_a_video_has_its_line(parts: tuple[str | Part, ...], expected: str) -> None:
+    assert body(*parts) == expected
+
+
+def test_frames_are_never_combined_and_do_not_count_as_pictures() -> None:
+    assert body(IMAGE, IMAGE, VIDEO, "a", layout="combined") == f"{BOTH}\n{FRAMES}a"
+    text = rendered(turn("user", VIDEO, "a"), turn("user", IMAGE, IMAGE, VideoPart(1)))
+    assert f"Image-1: {SLOT}\nImage-2: {SLOT}\nFrame1: {SLOT}\n<" in text
 
 
 def test_numbers_go_on_over_the_conversation() -> None:

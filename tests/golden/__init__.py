@@ -26,6 +26,12 @@ CONVERSATIONS = (
 )
 
 
+def video_sampling() -> list[dict[str, Any]]:
+    """Clips, and which of their frames the model card's code takes."""
+    value: list[dict[str, Any]] = json.loads((CASES / "video_sampling.json").read_text())
+    return value
+
+
 def case(name: str) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((CASES / f"{name}.json").read_text(encoding="utf-8"))
     return value
