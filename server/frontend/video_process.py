@@ -23,7 +23,7 @@ MEMORY_BYTES_MAX = 2 * 2**30
 
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=VideoJob)
-    _bind(job.cpu_limit_s)
+    give_up_rights(job.cpu_limit_s)
     reply: VideoReply
     try:
         reply = VideoFrames(read_frames(sys.stdin.buffer.read(), job))
@@ -32,9 +32,9 @@ def main() -> None:
     sys.stdout.buffer.write(msgspec.msgpack.encode(reply))
 
 
-def _bind(cpu_limit_s: int) -> None:
+def give_up_rights(cpu_limit_s: int) -> None:
     """Takes from this process what it does not need."""
-    os.nice(10)
+    os.nice(5)
     for what, limit in (
         (resource.RLIMIT_AS, MEMORY_BYTES_MAX),
         (resource.RLIMIT_CPU, cpu_limit_s),
