@@ -21,6 +21,7 @@ SILENCE_S = 120
 """Keep-alive comments come more often than this."""
 
 IMAGE_COMMAND = "/image"
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
 
 Message = dict[str, Any]
 
@@ -99,7 +100,7 @@ def _message_of(text: str) -> str:
 
 
 def message(text: str, pictures: Sequence[Path]) -> Message:
-    """A user's message with pictures in front of its text.
+    """A user's message with pictures and videos in front of its text.
 
     Raises:
         TerminalError: a picture cannot be read.
@@ -111,14 +112,17 @@ def message(text: str, pictures: Sequence[Path]) -> Message:
         except OSError as error:
             raise TerminalError(f"{picture}: {error.strerror}") from None
         url = f"data:application/octet-stream;base64,{data}"
-        parts.append({"type": "image_url", "image_url": {"url": url}})
+        kind = "video_url" if picture.suffix.lower() in VIDEO_SUFFIXES else "image_url"
+        parts.append({"type": kind, kind: {"url": url}})
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
 
 def add_commands(commands: Any) -> None:
     """Adds `ask` and `chat` to the subcommands of a parser."""
-    ask_command = commands.add_parser("ask", help="ask a running daemon about a picture")
-    ask_command.add_argument("picture", nargs="?", type=Path, help="a picture to ask about")
+    ask_command = commands.add_parser("ask", help="ask a running daemon about a picture or a video")
+    ask_command.add_argument(
+        "picture", nargs="?", type=Path, help="a picture or a video to ask about"
+    )
     ask_command.add_argument("question", help="what to ask")
     ask_command.add_argument(
         "--json-schema", metavar="FILE", help="answer in JSON of this schema; a file, or JSON"

@@ -101,6 +101,15 @@ def test_ask_sends_the_picture_and_writes_the_answer(
     assert base64.b64decode(image["image_url"]["url"].split(",")[1]) == PICTURE
 
 
+def test_a_video_is_told_by_its_name(fake: FakeDaemon, tmp_path: Path) -> None:
+    video = tmp_path / "clip.MP4"
+    video.write_bytes(b"frames")
+    run("ask", str(video), "What happens?", "--base-url", fake.url)
+    part = content(fake.bodies[0])[0]
+    assert part["type"] == "video_url"
+    assert base64.b64decode(part["video_url"]["url"].split(",")[1]) == b"frames"
+
+
 def test_more_pictures_and_options_are_passed_on(fake: FakeDaemon, picture: Path) -> None:
     more = ["--image", str(picture), "--image", str(picture), "--max-tokens", "7"]
     run("ask", "Which?", *more, "--model", "second", "--base-url", fake.url)

@@ -74,6 +74,13 @@ def test_options_that_cannot_be_meant_are_named(
     assert seen == (code, f"media_io_kwargs.video{param}")
 
 
+def test_an_option_that_nobody_knows_is_named_in_the_header(rig: Rig) -> None:
+    rig.engine.script = says([5])
+    response = rig.api.post(chat(media_io_kwargs={"video": {"fps": 1}, "audio": {}}))
+    names = "media_io_kwargs.video.fps,media_io_kwargs.audio"
+    assert response.headers["x-ignored-params"] == names
+
+
 def test_without_the_library_a_video_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     def modalities() -> list[str]:
         model = rig.api.client.get(f"/v1/models/{MODEL}").json()

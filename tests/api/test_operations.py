@@ -22,7 +22,10 @@ def test_models(rig: Rig) -> None:
         "owned_by": "internvl-serve",
         "root": MODEL,
         "max_model_len": READY.max_model_len,
-        "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+        "architecture": {
+            "input_modalities": ["text", "image", "video"],
+            "output_modalities": ["text"],
+        },
     }
 
 
