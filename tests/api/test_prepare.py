@@ -16,6 +16,7 @@ from server.model.spec import ModelSpec
 from server.settings import Settings
 from tests.api.harness import chat, picture_part
 from tests.golden import CHECKPOINT, case
+from tests.videos import counted, encode, video_part
 
 SPEC = ModelSpec.load(CHECKPOINT)
 
@@ -156,6 +157,22 @@ def test_limits_of_pictures_come_from_the_settings(tokenizer: Tokenizer) -> None
         assert rejection(preparer, [picture_part()]).code == "image_too_large"
     finally:
         preparer.close()
+
+
+def test_limits_of_videos_come_from_the_settings(tokenizer: Tokenizer) -> None:
+    part = video_part(encode(counted(9)))
+    for limit, value, code in (
+        ("max_video_bytes", 99, "video_file_too_large"),
+        ("max_image_pixels", 99, "video_too_large"),
+        ("video_timeout_s", 0.001, "invalid_video"),
+    ):
+        preparer = Preparer(Settings.model_validate({limit: value}), SPEC, tokenizer)
+        try:
+            error = rejection(preparer, [part])
+            assert (error.code, error.param) == (code, "messages[0].content[0].video_url.url")
+            assert str(value) in error.message
+        finally:
+            preparer.close()
 
 
 def test_sampling_defaults_of_the_checkpoint(tokenizer: Tokenizer) -> None:
