@@ -51,10 +51,11 @@ class Settings(BaseSettings):
         description="Type of weights and activations; auto is the checkpoint's own type, and "
         "float32 on a CPU without fast bfloat16.",
     )
-    attention_backend: Literal["auto", "flash_attn", "torch"] = Field(
+    attention_backend: Literal["auto", "fa3", "flash_attn", "triton", "torch"] = Field(
         "auto",
-        description="Attention over the KV cache: flash_attn on a GPU where it is installed, "
-        "torch elsewhere; auto takes the fastest that works and logs why.",
+        description="Attention over the KV cache: flash-attn 3 (fa3) or flash_attn where they are "
+        "installed, our own kernels (triton) on any other GPU, torch on a CPU; auto takes the "
+        "first that works, in this order, and logs why.",
     )
     tensor_parallel_size: PositiveInt = Field(
         1, le=8, description="Ranks that share the model, one per GPU; any number from 1 to 8."

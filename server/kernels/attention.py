@@ -61,6 +61,10 @@ class AttentionBatch(Protocol):
     def positions(self) -> Tensor:
         """Position of each token in its sequence: [T] int64."""
 
+    @property
+    def kv_indices(self) -> Tensor:
+        """Where in the cache each token's key and value go: [T] int64."""
+
     @classmethod
     def build(
         cls,
@@ -89,6 +93,9 @@ class AttentionBatch(Protocol):
         [T, heads, head_dim] see positions 0 up to its own. Each KV head serves `heads / kv_heads`
         consecutive query heads. Returns [T, heads, head_dim]."""
 
+    def attend(self, layer: int, q: Tensor, cache: KVCache) -> Tensor:
+        """The same where keys and values of all rows are written already."""
+
 
 class DecodeBatch(AttentionBatch, Protocol):
     """A backend whose decode steps can be captured in a graph."""
@@ -107,3 +114,16 @@ class DecodeBatch(AttentionBatch, Protocol):
         Args:
             longest_context: bound of all contexts that this step may ever be repeated with.
         """
+
+
+def write(cache: KVCache, layer: int, kv_indices: Tensor, k: Tensor, v: Tensor) -> None:
+    """Puts `k` and `v` [T, kv_heads, head_dim] where `kv_indices` [T] says."""
+    keys, values = cache.layer(layer)
+    keys.index_copy_(0, kv_indices, k)
+    values.index_copy_(0, kv_indices, v)
+
+
+def row_ends(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """Where rows of these lengths begin, and the end of the last: [rows + 1] int32."""
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return ends.to(device, non_blocking=True)

@@ -1,17 +1,22 @@
-"""Which attention runs here, decided once at start and said why."""
+"""Which implementations run here, decided once at start and said why: of attention, and of what
+stands between the matrix products."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 
 from server.errors import StartupError
 from server.kernels import sdpa
 from server.kernels.attention import AttentionBatch, DecodeBatch
+from server.kernels.ops import TORCH, Ops
 
 FLASH_DTYPES = (torch.bfloat16, torch.float16)
+HOPPER = (9, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +33,92 @@ class Backend:
     """The same where its decode steps can be captured in graphs."""
 
 
-def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> Backend:
-    """The backend `wanted`, or the fastest that works for `auto`.
+class Unfit(Exception):
+    """Why something cannot be used here."""
+
+
+def choose_backend(
+    wanted: str, device: torch.device, dtype: torch.dtype, head_dim: int = 128
+) -> Backend:
+    """The backend `wanted`, or for `auto` the first that works: flash-attn 3 on Hopper,
+    flash-attn, our own kernels, torch.
 
     Raises:
         StartupError: the wanted one does not work here; the message says why.
     """
-    if wanted == "torch":
-        return _torch("chosen")
-    backend, fault = _probe_flash(device, dtype)
-    if backend is not None:
-        return backend
-    if wanted == "auto":
-        return _torch(fault)
-    raise StartupError(f"--attention-backend {wanted}: {fault}")
+    probes: dict[str, Callable[[], Backend]] = {
+        "fa3": lambda: _flash3(device, dtype),
+        "flash_attn": lambda: _flash(device, dtype),
+        "triton": lambda: _triton(device, head_dim),
+        "torch": lambda: Backend("torch", sdpa.BLOCK_SIZE, sdpa.SdpaBatch, "plain torch"),
+    }
+    if wanted != "auto":
+        try:
+            return probes[wanted]()
+        except Unfit as fault:
+            raise StartupError(f"--attention-backend {wanted}: {fault}") from fault
+    faults: list[str] = []
+    for probe in probes.values():
+        try:
+            backend = probe()
+        except Unfit as fault:
+            faults.append(str(fault))
+        else:
+            break
+    reason = "; ".join([backend.reason, *faults])
+    return Backend(backend.name, backend.block_size, backend.batch, reason, backend.decode)
 
 
-def _torch(reason: str) -> Backend:
-    return Backend("torch", sdpa.BLOCK_SIZE, sdpa.SdpaBatch, reason)
-
-
-def _probe_flash(device: torch.device, dtype: torch.dtype) -> tuple[Backend | None, str]:
-    """flash-attn, or why it cannot be used."""
+def choose_ops(device: torch.device) -> tuple[Ops, str]:
+    """What computes norms, rotation and activations, and why."""
     if device.type != "cuda":
-        return None, "flash-attn needs a CUDA device"
-    if dtype not in FLASH_DTYPES:
-        return None, f"flash-attn does not compute in {str(dtype).removeprefix('torch.')}"
+        return TORCH, "plain torch"
     try:
-        flash = importlib.import_module("server.kernels.flash")
-    except (ImportError, OSError) as error:
-        # OSError: built for another torch. The first line tells, the rest is symbols.
-        return None, f"flash-attn cannot be imported: {str(error).splitlines()[0][:200]}"
+        ops: Ops = _load("server.kernels.triton.ops", "Triton").TritonOps()
+    except Unfit as fault:
+        return TORCH, f"plain torch; {fault}"
+    return ops, "fused by Triton"
+
+
+def _flash3(device: torch.device, dtype: torch.dtype) -> Backend:
+    _check_flash("flash-attn 3", device, dtype)
+    if torch.cuda.get_device_capability(device) != HOPPER:
+        raise Unfit("flash-attn 3 is for Hopper GPUs")
+    flash = _load("server.kernels.flash3", "flash-attn 3")
+    batch = flash.Flash3Batch
+    return Backend("fa3", flash.BLOCK_SIZE, batch, "flash-attn 3 is there", batch)
+
+
+def _flash(device: torch.device, dtype: torch.dtype) -> Backend:
+    _check_flash("flash-attn", device, dtype)
+    flash = _load("server.kernels.flash", "flash-attn")
     batch = flash.FlashBatch
-    return Backend("flash_attn", flash.BLOCK_SIZE, batch, "flash-attn is there", batch), ""
+    return Backend("flash_attn", flash.BLOCK_SIZE, batch, "flash-attn is there", batch)
+
+
+def _triton(device: torch.device, head_dim: int) -> Backend:
+    if device.type != "cuda":
+        raise Unfit("the kernels in Triton need a CUDA device")
+    if head_dim < 16 or head_dim.bit_count() != 1:
+        raise Unfit(f"the kernels in Triton have no heads of width {head_dim}")
+    attention = _load("server.kernels.triton.attention", "Triton")
+    batch = attention.TritonBatch
+    return Backend("triton", attention.BLOCK_SIZE, batch, "our own kernels", batch)
+
+
+def _check_flash(name: str, device: torch.device, dtype: torch.dtype) -> None:
+    if device.type != "cuda":
+        raise Unfit(f"{name} needs a CUDA device")
+    if dtype not in FLASH_DTYPES:
+        raise Unfit(f"{name} does not compute in {str(dtype).removeprefix('torch.')}")
+
+
+def _load(module: str, name: str) -> ModuleType:
+    """Imports what may not be installed, or may be built for another torch: then its library does
+    not load, or loads and lacks what it should have."""
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError, AttributeError, RuntimeError) as error:
+        # The first line tells, the rest is symbols.
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Unfit(f"{name} cannot be imported: {first[:200]}") from error

@@ -14,7 +14,7 @@ import torch
 from flash_attn import flash_attn_varlen_func
 from torch import Tensor
 
-from server.kernels.attention import KVCache
+from server.kernels.attention import KVCache, row_ends, write
 
 BLOCK_SIZE = 256
 
@@ -49,8 +49,8 @@ class FlashBatch:
         return cls(
             positions=positions,
             kv_indices=kv_indices,
-            query_ends=_ends(query_lens, positions.device),
-            context_ends=_ends(context_lens, positions.device),
+            query_ends=row_ends(query_lens, positions.device),
+            context_ends=row_ends(context_lens, positions.device),
             longest_query=max(query_lens),
             longest_context=max(context_lens),
             block_tables=block_tables[:, :blocks].int().contiguous(),
@@ -76,9 +76,10 @@ class FlashBatch:
     def write_and_attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
     ) -> Tensor:
-        keys, values = cache.layer(layer)
-        keys.index_copy_(0, self.kv_indices, k)
-        values.index_copy_(0, self.kv_indices, v)
+        write(cache, layer, self.kv_indices, k, v)
+        return self.attend(layer, q, cache)
+
+    def attend(self, layer: int, q: Tensor, cache: KVCache) -> Tensor:
         attended: Tensor = flash_attn_varlen_func(
             q,
             cache.keys[layer],
@@ -91,8 +92,3 @@ class FlashBatch:
             block_table=self.block_tables,
         )
         return attended
-
-
-def _ends(lengths: Sequence[int], device: torch.device) -> Tensor:
-    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    return ends.to(device, non_blocking=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from server.kernels.attention import KVCache
+from server.kernels.attention import KVCache, write
 
 BLOCK_SIZE = 16
 """Tokens of a block: finer blocks find more shared prefixes, coarser ones need smaller tables."""
@@ -119,9 +119,11 @@ class SdpaBatch:
     def write_and_attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
     ) -> Tensor:
+        write(cache, layer, self.kv_indices, k, v)
+        return self.attend(layer, q, cache)
+
+    def attend(self, layer: int, q: Tensor, cache: KVCache) -> Tensor:
         keys, values = cache.layer(layer)
-        keys.index_copy_(0, self.kv_indices, k)
-        values.index_copy_(0, self.kv_indices, v)
         out = torch.empty_like(q)
         for rows in self.rows:
             rows.attend(q, keys, values, out)

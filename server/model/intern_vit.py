@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.distributed.groups import SOLO, Group
+from server.kernels.ops import TORCH, Ops
 from server.model.layers import Linear, NewTensor, RMSNorm, RowLinear
 from server.model.shards import VisionShard, whole_tower
 from server.model.spec import VisionSpec
@@ -29,12 +30,13 @@ class InternViT:
         self.shard = shard or whole_tower(spec)
         self.embeddings = VisionEmbeddings(spec, new)
         self.layers = [VisionLayer(spec, new, self.shard, group) for _ in range(spec.layers_used)]
+        self.ops: Ops = TORCH
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [N, 3, height, width] to [N, 1 + patches, hidden], class first."""
         x = self.embeddings(pixels)
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, self.ops)
         return x
 
 
@@ -87,9 +89,10 @@ class VisionLayer:
         self.mlp = VisionMlp(spec, new, shard, group)
         self.scale2 = new(spec.hidden_size)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        x = x + self.scale1 * self.attention(self.norm1(x))
-        return x + self.scale2 * self.mlp(self.norm2(x))
+    def __call__(self, x: Tensor, ops: Ops = TORCH) -> Tensor:
+        branch = self.attention(self.norm1(x, ops), ops)
+        x, normed = self.norm2.add(x, branch, ops, self.scale1)
+        return ops.add(x, self.mlp(normed), self.scale2)
 
 
 class VisionAttention:
@@ -110,10 +113,10 @@ class VisionAttention:
         self.proj = RowLinear(width, spec.hidden_size, new, group, bias=True)
         self.norm = QkNorm(spec, width, new, group) if spec.qk_normalization else None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, ops: Ops = TORCH) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if self.norm:
-            q, k = self.norm(q, k)
+            q, k = self.norm(q, k, ops)
         q, k, v = (self._split_heads(part) for part in (q, k, v))
         attended = functional.scaled_dot_product_attention(q, k, v)
         return self.proj(attended.transpose(1, 2).flatten(2))
@@ -135,12 +138,12 @@ class QkNorm:
         self._eps = spec.layer_norm_eps
         self._group = group
 
-    def __call__(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        exact = torch.stack([q, k]).float()
-        squares = self._group.sum(exact.square().sum(-1, keepdim=True))
-        exact = exact * torch.rsqrt(squares / self._full_width + self._eps)
-        q, k = exact.to(q.dtype)
-        return q * self.q_weight, k * self.k_weight
+    def __call__(self, q: Tensor, k: Tensor, ops: Ops) -> tuple[Tensor, Tensor]:
+        squares = self._group.sum(ops.square_sums(q, k))
+        return (
+            ops.divide_by_root(q, squares[0], self._full_width, self.q_weight, self._eps),
+            ops.divide_by_root(k, squares[1], self._full_width, self.k_weight, self._eps),
+        )
 
 
 class VisionMlp:

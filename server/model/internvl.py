@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from server.distributed.groups import Group, Groups
 from server.kernels.attention import AttentionBatch, KVCache
+from server.kernels.ops import Ops
 from server.model.intern_vit import InternViT
 from server.model.layers import LayerNorm, Linear, NewTensor, RowLinear
 from server.model.llama import Llama
@@ -46,6 +47,11 @@ class InternVLChat:
         self.vision = InternViT(spec.vision, new, shard.vision, groups.vision)
         self.projector = Projector(spec, new, shard.projector, groups.vision)
         self.language = Llama(spec.text, new, shard.text, groups.model)
+
+    def use(self, ops: Ops) -> None:
+        """Lets `ops` do what stands between the matrix products, from here on."""
+        self.vision.ops = ops
+        self.language.ops = ops
 
     @property
     def dtype(self) -> torch.dtype:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.distributed.groups import Group
+from server.kernels.ops import TORCH, Ops
 
 
 class NewTensor(Protocol):
@@ -70,10 +71,14 @@ class RMSNorm:
         self.weight = new(size)
         self.eps = eps
 
-    def __call__(self, x: Tensor) -> Tensor:
-        exact = x.float()
-        mean_square = exact.square().mean(-1, keepdim=True)
-        return (exact * torch.rsqrt(mean_square + self.eps)).to(x.dtype) * self.weight
+    def __call__(self, x: Tensor, ops: Ops = TORCH) -> Tensor:
+        return ops.rms_norm(x, self.weight, self.eps)
+
+    def add(
+        self, x: Tensor, branch: Tensor, ops: Ops = TORCH, scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x + scale * branch, and the norm of that."""
+        return ops.add_rms_norm(x, branch, self.weight, self.eps, scale)
 
 
 class LayerNorm:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from server.distributed.groups import SOLO, Group
 from server.kernels.attention import AttentionBatch, KVCache
+from server.kernels.ops import TORCH, Ops, Rotary
 from server.model.layers import Linear, NewTensor, RMSNorm, RowLinear
 from server.model.shards import TextShard, split_text
 from server.model.spec import TextSpec
@@ -33,6 +34,7 @@ class Llama:
         ]
         self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
         self.lm_head = Linear(spec.hidden_size, len(shard.vocabulary), new)
+        self.ops: Ops = TORCH
         self._group = group
 
     def embed(self, token_ids: Tensor) -> Tensor:
@@ -47,14 +49,15 @@ class Llama:
     def forward(self, x: Tensor, cache: KVCache, batch: AttentionBatch) -> Tensor:
         """[T, hidden] to [T, hidden], before the final norm; writes the cache of T positions."""
         rotary = Rotary(batch.positions, self.head_dim, self.rope_theta, x.dtype)
+        branch = None
         for layer in self.layers:
-            x = layer(x, rotary, cache, batch)
-        return x
+            x, branch = layer(x, branch, rotary, cache, batch, ops=self.ops)
+        return x if branch is None else x + branch
 
     def logits(self, x: Tensor) -> Tensor:
         """What `forward` returned for R tokens, [R, hidden], to float32 logits of this rank's part
         of the vocabulary, [R, vocab]."""
-        return self.lm_head(self.norm(x)).float()
+        return self.lm_head(self.norm(x, self.ops)).float()
 
 
 class LlamaLayer:
@@ -66,9 +69,25 @@ class LlamaLayer:
         self.post_attention_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
         self.mlp = LlamaMlp(spec, new, shard, group)
 
-    def __call__(self, x: Tensor, rotary: Rotary, cache: KVCache, batch: AttentionBatch) -> Tensor:
-        x = x + self.attention(self.input_norm(x), rotary, cache, batch)
-        return x + self.mlp(self.post_attention_norm(x))
+    def __call__(
+        self,
+        x: Tensor,
+        branch: Tensor | None,
+        rotary: Rotary,
+        cache: KVCache,
+        batch: AttentionBatch,
+        *,
+        ops: Ops,
+    ) -> tuple[Tensor, Tensor]:
+        """Takes and returns the sum of all layers before in two parts: additions wait for the norm
+        that follows, to be one with it."""
+        if branch is None:
+            normed = self.input_norm(x, ops)
+        else:
+            x, normed = self.input_norm.add(x, branch, ops)
+        branch = self.attention(normed, rotary, cache, batch, ops)
+        x, normed = self.post_attention_norm.add(x, branch, ops)
+        return x, self.mlp(normed, ops)
 
 
 class LlamaAttention:
@@ -81,10 +100,13 @@ class LlamaAttention:
         self.qkv = Linear(spec.hidden_size, sum(self.heads) * spec.head_dim, new)
         self.out = RowLinear(len(shard.heads) * spec.head_dim, spec.hidden_size, new, group)
 
-    def __call__(self, x: Tensor, rotary: Rotary, cache: KVCache, batch: AttentionBatch) -> Tensor:
-        heads = torch.unflatten(self.qkv(x), -1, (-1, self.head_dim))
-        q, k, v = torch.split(heads, self.heads, dim=1)
-        attended = batch.write_and_attend(self.index, rotary(q), rotary(k), v, cache)
+    def __call__(
+        self, x: Tensor, rotary: Rotary, cache: KVCache, batch: AttentionBatch, ops: Ops
+    ) -> Tensor:
+        qkv = torch.unflatten(self.qkv(x), -1, (-1, self.head_dim))
+        attended = ops.rotate_and_attend(
+            self.index, qkv, rotary, heads=self.heads, cache=cache, batch=batch
+        )
         return self.out(attended.flatten(1))
 
 
@@ -93,24 +115,5 @@ class LlamaMlp:
         self.gate_up = Linear(spec.hidden_size, 2 * len(shard.mlp), new)
         self.down = RowLinear(len(shard.mlp), spec.hidden_size, new, group)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(functional.silu(gate) * up)
-
-
-class Rotary:
-    """Rotates element i of each head with element i + head_dim / 2 by an angle that grows with the
-    position. Angles are float32: in bfloat16 far positions would blur into each other."""
-
-    def __init__(self, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> None:
-        exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-        angles = positions[:, None].float() * (1.0 / theta**exponents)
-        self.cos = angles.cos().to(dtype)[:, None]
-        self.sin = angles.sin().to(dtype)[:, None]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[T, heads, head_dim] to the same."""
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat(
-            [first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1
-        )
+    def __call__(self, x: Tensor, ops: Ops) -> Tensor:
+        return self.down(ops.silu_mul(self.gate_up(x)))

@@ -13,7 +13,7 @@ import torch
 from server.distributed.groups import Group, Groups, join
 from server.errors import StartupError
 from server.kernels.attention import KVCache
-from server.kernels.backends import choose_backend
+from server.kernels.backends import choose_backend, choose_ops
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.model.weights import ShardLoaded, load_model
@@ -51,11 +51,16 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     if device.type == "cpu":
         cores = settings.cpu_threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(max(1, cores // place.ranks))
-    backend = choose_backend(settings.attention_backend, device, dtype)
+    else:
+        torch.cuda.set_device(device)
+    backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     log.info("attention: %s (%s)", backend.name, backend.reason)
+    ops, reason = choose_ops(device)
+    log.info("norms, rotation, activations: %s", reason)
     groups = _meet(settings, place, plan, device)
     shard = plan.ranks[place.rank]
     model = load_model(folder, spec, dtype, device, _log_shard, shard=shard, groups=groups)
+    model.use(ops)
     limits = plan_limits(
         settings,
         spec,

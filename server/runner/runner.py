@@ -64,7 +64,9 @@ class LocalRunner:
             device=self._device,
         )
         self._next_step = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="device", initializer=_take_device, initargs=(self._device,)
+        )
         self._awaiting_masks: deque[Future[Masks]] = deque()
         self._graphs: DecodeGraphs | None = None
 
@@ -218,3 +220,9 @@ class LocalRunner:
 
     def _upload(self, values: Ints) -> Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)
+
+
+def _take_device(device: torch.device) -> None:
+    """What a thread launches without naming a device goes to the first one otherwise."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)

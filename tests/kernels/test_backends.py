@@ -1,15 +1,43 @@
 from __future__ import annotations
 
 import importlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from server.errors import StartupError
-from server.kernels.backends import choose_backend
+from server.kernels.backends import choose_backend, choose_ops
+from server.kernels.ops import TORCH
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+Installed = dict[str, SimpleNamespace | Exception]
+
+FLASH3 = SimpleNamespace(Flash3Batch="fa3's", BLOCK_SIZE=128)
+FLASH = SimpleNamespace(FlashBatch="flash-attn's", BLOCK_SIZE=256)
+TRITON = SimpleNamespace(TritonBatch="ours", BLOCK_SIZE=64)
+ALL: Installed = {"flash3": FLASH3, "flash": FLASH, "triton.attention": TRITON}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a GPU with some compute capability on which some modules can be imported."""
+
+    def make(capability: tuple[int, int], **modules: SimpleNamespace | Exception) -> None:
+        installed = {f"server.kernels.{name}": module for name, module in modules.items()}
+
+        def load(name: str) -> Any:
+            module = installed.get(name, ImportError(f"No module named {name!r}"))
+            if isinstance(module, Exception):
+                raise module
+            return module
+
+        monkeypatch.setattr(importlib, "import_module", load)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+
+    return make
 
 
 def test_a_cpu_takes_torch_and_says_why() -> None:
@@ -17,29 +45,68 @@ def test_a_cpu_takes_torch_and_says_why() -> None:
     assert backend.name == "torch"
     assert backend.block_size == 16
     assert "CUDA" in backend.reason
+    assert choose_ops(CPU) == (TORCH, "plain torch")
 
 
-@pytest.mark.parametrize("failure", [ImportError("No module"), OSError("undefined symbol: x\n...")])
-def test_a_wheel_that_does_not_load_is_a_reason_and_no_crash(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception
+@pytest.mark.parametrize(
+    ("capability", "dtype", "modules", "name"),
+    [
+        pytest.param((9, 0), torch.bfloat16, ALL, "fa3", id="Hopper with all"),
+        pytest.param((8, 9), torch.bfloat16, ALL, "flash_attn", id="Ada with all"),
+        pytest.param((9, 0), torch.bfloat16, {"flash": FLASH}, "flash_attn", id="no fa3"),
+        pytest.param((9, 0), torch.bfloat16, {"triton.attention": TRITON}, "triton", id="no wheel"),
+        pytest.param((9, 0), torch.float32, ALL, "triton", id="float32"),
+        pytest.param((9, 0), torch.bfloat16, {}, "torch", id="nothing"),
+    ],
+)
+def test_the_order_on_gpus(
+    machine: Any, capability: tuple[int, int], dtype: torch.dtype, modules: Installed, name: str
 ) -> None:
-    def fail(_: str) -> Any:
-        raise failure
+    machine(capability, **modules)
+    backend = choose_backend("auto", CUDA, dtype)
+    assert backend.name == name
+    assert (backend.decode is None) == (name == "torch")
 
-    monkeypatch.setattr(importlib, "import_module", fail)
+
+@pytest.mark.parametrize(
+    "failure",
+    [ImportError("No module"), OSError("undefined symbol: x\n..."), AttributeError("no fwd")],
+)
+def test_a_wheel_that_does_not_load_is_a_reason_and_no_crash(
+    machine: Any, failure: Exception
+) -> None:
+    machine((8, 0), **(ALL | {"flash": failure}))
     backend = choose_backend("auto", CUDA, torch.bfloat16)
-    assert backend.name == "torch"
+    assert backend.name == "triton"
     assert str(failure).splitlines()[0] in backend.reason
+    assert "Hopper" in backend.reason
     with pytest.raises(StartupError, match="--attention-backend flash_attn: flash-attn cannot"):
         choose_backend("flash_attn", CUDA, torch.bfloat16)
 
 
 def test_float32_has_no_flash_attention() -> None:
-    with pytest.raises(StartupError, match="does not compute in float32"):
-        choose_backend("flash_attn", CUDA, torch.float32)
+    for name in ("flash_attn", "fa3"):
+        with pytest.raises(StartupError, match="does not compute in float32"):
+            choose_backend(name, CUDA, torch.float32)
+
+
+def test_heads_that_fill_no_tile_are_not_for_our_kernels(machine: Any) -> None:
+    machine((9, 0), **ALL)
+    for width in (8, 96):
+        with pytest.raises(StartupError, match=f"heads of width {width}"):
+            choose_backend("triton", CUDA, torch.bfloat16, width)
+    assert choose_backend("auto", CUDA, torch.float32, 96).name == "torch"
 
 
 def test_what_was_asked_for_is_not_replaced() -> None:
-    with pytest.raises(StartupError, match="needs a CUDA device"):
-        choose_backend("flash_attn", CPU, torch.bfloat16)
+    for name in ("flash_attn", "fa3", "triton"):
+        with pytest.raises(StartupError, match="need"):
+            choose_backend(name, CPU, torch.bfloat16)
     assert choose_backend("torch", CUDA, torch.bfloat16).name == "torch"
+
+
+def test_without_triton_a_gpu_takes_the_reference_operations(machine: Any) -> None:
+    machine((9, 0))
+    ops, reason = choose_ops(CUDA)
+    assert ops is TORCH
+    assert "Triton cannot be imported" in reason

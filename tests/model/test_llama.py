@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
+from server.kernels.ops import Rotary
 from server.model.internvl import InternVLChat
-from server.model.llama import Rotary
 from tests.golden import CASES, CONVERSATIONS, case
 from tests.model.paged import PagedSequences
 from tests.model.pictures import prompt_embeddings
@@ -99,9 +99,10 @@ def test_hidden_states_of_every_layer(golden_model: InternVLChat) -> None:
     paged = PagedSequences(golden_model, [x])
     batch = paged.batch([0], [len(x)])
     rotary = Rotary(batch.positions, language.head_dim, language.rope_theta, x.dtype)
-    states = [x]
+    states, branch = [x], None
     for layer in language.layers:
-        states.append(layer(states[-1], rotary, paged.cache, batch))
+        x, branch = layer(x, branch, rotary, paged.cache, batch, ops=language.ops)
+        states.append(x + branch)
     states[-1] = language.norm(states[-1])
     expected = load_file(CASES / "text_en.safetensors")["llm_hidden_states_last8"]
     assert_close(torch.stack(states)[:, -8:], expected, atol=1e-4, rtol=0)

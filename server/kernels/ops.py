@@ -1,0 +1,126 @@
+"""What stands between the matrix products, behind one interface: norms, rotation, activations.
+
+`TorchOps` is the reference: plain torch, one rounding at each operation, the arithmetic that the
+golden numbers were made with. An implementation that fuses operations computes the same with the
+same roundings, save the order in which a row is summed up, and a row's result depends on that row
+alone.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from server.kernels.attention import AttentionBatch, KVCache
+
+
+class Rotary:
+    """Rotates element i of each head with element i + head_dim / 2 by an angle that grows with the
+    position. Angles are float32: in bfloat16 far positions would blur into each other."""
+
+    def __init__(self, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> None:
+        exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
+        angles = positions[:, None].float() * (1.0 / theta**exponents)
+        self.cos = angles.cos().to(dtype)[:, None]
+        self.sin = angles.sin().to(dtype)[:, None]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, heads, head_dim] to the same."""
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat(
+            [first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1
+        )
+
+
+class Ops(Protocol):
+    """Everything but matrix products and attention. Widths are last dimensions."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x / sqrt(mean(x²) + eps), rounded to the type of x, times weight."""
+
+    def add_rms_norm(
+        self, x: Tensor, branch: Tensor, weight: Tensor, eps: float, scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x + scale * branch, and the norm of that; `scale` [width] is 1 where there is none."""
+
+    def add(self, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
+        """x + scale * branch."""
+
+    def square_sums(self, x: Tensor, y: Tensor) -> Tensor:
+        """Sums of squares of two tensors [..., width], float32 [2, ..., 1]."""
+
+    def divide_by_root(
+        self, x: Tensor, squares: Tensor, width: int, weight: Tensor, eps: float
+    ) -> Tensor:
+        """`rms_norm` from sums of squares over `width` elements, of which x may be a part."""
+
+    def rotate_and_attend(
+        self,
+        layer: int,
+        qkv: Tensor,
+        rotary: Rotary,
+        *,
+        heads: list[int],
+        cache: KVCache,
+        batch: AttentionBatch,
+    ) -> Tensor:
+        """Rotates queries and keys, writes keys and values to the cache and attends.
+
+        Args:
+            qkv: [T, sum(heads), head_dim], the heads of queries, keys and values in this order.
+
+        Returns:
+            [T, heads, head_dim].
+        """
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        """silu(gate) * up of [T, 2 * width], the gate first: [T, width]."""
+
+
+class TorchOps:
+    """The reference, and the implementation of CPUs."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        exact = x.float()
+        mean_square = exact.square().mean(-1, keepdim=True)
+        return (exact * torch.rsqrt(mean_square + eps)).to(x.dtype) * weight
+
+    def add_rms_norm(
+        self, x: Tensor, branch: Tensor, weight: Tensor, eps: float, scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x = x + branch if scale is None else self.add(x, branch, scale)
+        return x, self.rms_norm(x, weight, eps)
+
+    def add(self, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
+        return x + scale * branch
+
+    def square_sums(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([x, y]).float().square().sum(-1, keepdim=True)
+
+    def divide_by_root(
+        self, x: Tensor, squares: Tensor, width: int, weight: Tensor, eps: float
+    ) -> Tensor:
+        return (x.float() * torch.rsqrt(squares / width + eps)).to(x.dtype) * weight
+
+    def rotate_and_attend(
+        self,
+        layer: int,
+        qkv: Tensor,
+        rotary: Rotary,
+        *,
+        heads: list[int],
+        cache: KVCache,
+        batch: AttentionBatch,
+    ) -> Tensor:
+        q, k, v = torch.split(qkv, heads, dim=1)
+        return batch.write_and_attend(layer, rotary(q), rotary(k), v, cache)
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return functional.silu(gate) * up
+
+
+TORCH = TorchOps()

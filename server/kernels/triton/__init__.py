@@ -1,0 +1,1 @@
+"""Kernels of our own in Triton: compiled on a GPU, interpreted in tests."""
