@@ -95,9 +95,11 @@ class Projector:
 def normalise(pixels: Tensor) -> Tensor:
     """uint8 [N, height, width, 3] to float32 [N, 3, height, width] with the mean and deviation that
     the tower was trained with."""
-    mean = torch.tensor(PIXEL_MEAN, device=pixels.device)
-    std = torch.tensor(PIXEL_STD, device=pixels.device)
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    # Channel by channel with plain numbers: nothing is copied to the device, so graphs can hold it.
+    channels = (pixels.float() / 255).unbind(-1)
+    return torch.stack(
+        [(x - mean) / std for x, mean, std in zip(channels, PIXEL_MEAN, PIXEL_STD, strict=True)], 1
+    )
 
 
 def pixel_shuffle(patches: Tensor, side: int, version: str) -> Tensor:

@@ -1,9 +1,10 @@
-"""Decode steps as graphs: one launch instead of a thousand.
+"""Decode steps and pictures as graphs: one launch instead of a thousand.
 
 A graph is captured for some numbers of rows; a step takes the next larger one and fills it up with
 rows of a scratch slot, whose blocks nobody reads. The only inputs are slots and positions: tokens,
-block tables and lengths are looked up on the device, in the graph. The largest graph is captured
-first, so that the smaller ones fit into its memory.
+block tables and lengths are looked up on the device, in the graph. Pictures are all of one size, so
+the vision tower has graphs for a few numbers of them. The largest graph is captured first, so that
+the smaller ones fit into its memory.
 """
 
 from __future__ import annotations
@@ -111,3 +112,32 @@ class DecodeGraphs:
         replay, result = self._graphs[size]
         replay()
         return result[:rows]
+
+
+PICTURES = (1, 2, 4, 8)
+"""Numbers of pictures to capture; beyond the last there is little left to gain from a batch."""
+
+
+class VisionGraphs:
+    """Graphs of the vision tower and the projector."""
+
+    def __init__(self, model: InternVLChat, device: torch.device, capture: Capture) -> None:
+        size = model.spec.vision.image_size
+        self._pixels = torch.zeros(PICTURES[-1], size, size, 3, dtype=torch.uint8, device=device)
+
+        def work(count: int) -> Work:
+            return lambda: model.encode_images(self._pixels[:count])
+
+        self._graphs = {count: capture(work(count)) for count in reversed(PICTURES)}
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """As `InternVLChat.encode_images`, batch by batch."""
+        return torch.cat([self._batch(part) for part in torch.split(pixels, PICTURES[-1])])
+
+    def _batch(self, pixels: Tensor) -> Tensor:
+        count = PICTURES[bisect_left(PICTURES, len(pixels))]
+        self._pixels[: len(pixels)] = pixels
+        replay, result = self._graphs[count]
+        replay()
+        # The next batch overwrites the result.
+        return result[: len(pixels)].clone()

@@ -21,7 +21,7 @@ from server.kernels.sdpa import SdpaBatch
 from server.messages import Ready
 from server.model.internvl import InternVLChat
 from server.model.shards import split_text
-from server.runner.graphs import Capture, DecodeGraphs
+from server.runner.graphs import Capture, DecodeGraphs, VisionGraphs
 from server.runner.inputs import Ints, StepLayout
 from server.runner.logprobs import Logprobs
 from server.runner.pending import Masks, PendingStep, PromptPart, Sampled
@@ -69,15 +69,17 @@ class LocalRunner:
         )
         self._awaiting_masks: deque[Future[Masks]] = deque()
         self._graphs: DecodeGraphs | None = None
+        self._encode_images = model.encode_images
 
     def capture_graphs(self, batch: type[DecodeBatch], capture: Capture) -> None:
-        """Lets steady decode steps run as graphs from here on. The cache needs one block more than
-        `limits` says."""
-        self._graphs = self._thread.submit(self._capture_graphs, batch, capture).result()
+        """Lets steady decode steps and the vision tower run as graphs from here on. The cache needs
+        one block more than `limits` says."""
+        self._thread.submit(self._capture_graphs, batch, capture).result()
 
     @torch.inference_mode()
-    def _capture_graphs(self, batch: type[DecodeBatch], capture: Capture) -> DecodeGraphs:
-        return DecodeGraphs(
+    def _capture_graphs(self, batch: type[DecodeBatch], capture: Capture) -> None:
+        self._encode_images = VisionGraphs(self._model, self._device, capture).encode
+        self._graphs = DecodeGraphs(
             self._model,
             self._cache,
             self._slots,
@@ -153,7 +155,7 @@ class LocalRunner:
         if own:
             pixels = [torch.frombuffer(bytearray(e.pixels), dtype=torch.uint8) for e in own]
             pictures = torch.stack(pixels).view(-1, size, size, 3).to(self._device)
-            embeddings[: len(own)] = self._model.encode_images(pictures)
+            embeddings[: len(own)] = self._encode_images(pictures)
         # The pictures of all towers, turn by turn: those of the plan, in its order.
         in_turn = torch.stack(self._towers.gather(embeddings), dim=1).flatten(0, 1)
         slots = [encode.image_slot for encode in encodes]

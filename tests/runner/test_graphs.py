@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from server.kernels.attention import KVCache
 from server.messages import SamplingParams
 from server.model.internvl import InternVLChat
-from server.runner.graphs import Work, graph_sizes
+from server.runner.graphs import VisionGraphs, Work, graph_sizes
 from server.runner.runner import LocalRunner
 from tests import golden
 from tests.engine.harness import Harness
@@ -26,13 +27,16 @@ class Repeats:
 
     def __init__(self) -> None:
         self.replays: dict[int, int] = {}
+        self.pictures: dict[int, int] = {}
 
     def __call__(self, work: Work) -> tuple[Callable[[], None], Tensor]:
         result = work()
+        # Pictures have a dimension more than logits.
+        replays = self.replays if result.dim() == 2 else self.pictures
         size = len(result)
 
         def replay() -> None:
-            self.replays[size] = self.replays.get(size, 0) + 1
+            replays[size] = replays.get(size, 0) + 1
             result.copy_(work())
 
         return replay, result
@@ -87,6 +91,18 @@ def test_graphs_give_the_same_tokens(model: InternVLChat, alone: list[list[int]]
     assert [harness.tokens(request_id) for request_id in range(len(alone))] == alone
     assert len(capture.replays) > 1, "smaller graphs as requests end"
     assert sum(capture.replays.values()) > 25
+    assert capture.pictures, "pictures go through graphs as well"
+
+
+def test_pictures_come_back_in_their_order(model: InternVLChat) -> None:
+    capture = Repeats()
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (11, 56, 56, 3), generator=generator).to(torch.uint8)
+    with torch.inference_mode():
+        graphs = VisionGraphs(model, torch.device("cpu"), capture)
+        encoded = graphs.encode(pixels)
+        assert_close(encoded, model.encode_images(pixels), atol=1e-5, rtol=1e-5)
+    assert capture.pictures == {8: 1, 4: 1}
 
 
 def test_sizes_reach_the_slots_and_stay_few() -> None:
