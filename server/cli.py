@@ -57,7 +57,12 @@ def serve(settings: Settings) -> int:
         tempfile.TemporaryDirectory(prefix="internvl-serve-") as scratch_dir,
     ):
         log.info("internvl-serve %s on %s", __version__, address(listener))
-        checkpoint = locate(settings.model, settings.revision, Path(scratch_dir))
+        checkpoint = locate(
+            settings.model,
+            settings.revision,
+            Path(scratch_dir),
+            weights=settings.load_format != "dummy",
+        )
         return Supervisor(settings, checkpoint, listener).run()
 
 

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     )
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    load_format: Literal["safetensors", "dummy"] = Field(
+        "safetensors",
+        description="dummy makes random weights on the device instead of reading them, to measure "
+        "a machine before a checkpoint is downloaded; config and tokenizer are enough then.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the model runs; auto is cuda where there is one."
     )

@@ -23,18 +23,20 @@ def dummy_model(
     shard: RankShard | None = None,
     groups: Groups | None = None,
 ) -> InternVLChat:
-    """Matrices from a normal distribution, norms and scales that leave things as they are."""
+    """Matrices from a normal distribution, the same at every start; norms and scales that leave
+    things as they are."""
     model = InternVLChat(spec, new_on(device, dtype), shard, groups)
+    generator = torch.Generator(device).manual_seed(0)
     for name, parts in checkpoint_parts(model).items():
         for part in parts:
             if not part.target.is_meta:
-                _fill(name, part)
+                _fill(name, part, generator)
     return model
 
 
-def _fill(name: str, part: Part) -> None:
+def _fill(name: str, part: Part, generator: torch.Generator) -> None:
     if part.target.dim() > 1:
-        part.target.normal_(std=STD)
+        part.target.normal_(std=STD, generator=generator)
     elif name.endswith(".bias"):
         part.target.zero_()
     else:

@@ -9,18 +9,21 @@ from pathlib import Path
 
 from server.errors import StartupError
 
-FILES = ["*.json", "*.safetensors", "tokenizer.model"]
+FILES = ["*.json", "tokenizer.model"]
 """Data only: what else a repository holds is code that is never run."""
 
 log = logging.getLogger(__name__)
 
 
-def locate(model: str | None, revision: str | None, scratch_dir: Path) -> Path:
+def locate(
+    model: str | None, revision: str | None, scratch_dir: Path, *, weights: bool = True
+) -> Path:
     """Folder of the checkpoint.
 
     Args:
         model: a folder, a Hub id, or None for the small random checkpoint, which is written to
             `scratch_dir`.
+        weights: whether they are needed as well.
 
     Raises:
         StartupError: there is no such folder and the Hub cannot provide it.
@@ -32,7 +35,9 @@ def locate(model: str | None, revision: str | None, scratch_dir: Path) -> Path:
         command = [sys.executable, "-P", "-m", "server.demo.random_checkpoint", str(folder)]
         subprocess.run(command, check=True)
         return folder
-    return _existing_folder(model) or _download(model, revision, FILES)
+    return _existing_folder(model) or _download(
+        model, revision, [*FILES, "*.safetensors"] if weights else FILES
+    )
 
 
 def locate_config(model: str, revision: str | None) -> Path:

@@ -14,6 +14,7 @@ from server.distributed.groups import Group, Groups, join
 from server.errors import StartupError
 from server.kernels.attention import KVCache
 from server.kernels.backends import choose_backend, choose_ops
+from server.model.dummy import dummy_model
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.model.weights import ShardLoaded, load_model
@@ -59,7 +60,11 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     log.info("norms, rotation, activations: %s", reason)
     groups = _meet(settings, place, plan, device)
     shard = plan.ranks[place.rank]
-    model = load_model(folder, spec, dtype, device, _log_shard, shard=shard, groups=groups)
+    if settings.load_format == "dummy":
+        log.warning("--load-format dummy: the weights are RANDOM")
+        model = dummy_model(spec, dtype, device, shard=shard, groups=groups)
+    else:
+        model = load_model(folder, spec, dtype, device, _log_shard, shard=shard, groups=groups)
     model.use(ops)
     limits = plan_limits(
         settings,

@@ -32,3 +32,19 @@ def test_a_hub_that_cannot_be_reached_is_explained(
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(StartupError, match="the Hub did not provide it"):
         locate("owner/name", None, tmp_path)
+
+
+def test_without_weights_none_are_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[list[str]] = []
+
+    def download(_: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    for weights in (True, False):
+        assert locate("owner/name", None, tmp_path, weights=weights) == tmp_path
+    assert "*.safetensors" in asked[0]
+    assert "*.safetensors" not in asked[1]
