@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from server.demo.random_checkpoint import MID, write_random_checkpoint
 from server.engine.grammar import GrammarCompiler
-from server.engine_process import read_vocabulary
+from server.frontend.matchers import matcher_factory
 from server.frontend.tokenizer import Tokenizer
 from server.messages import Grammar, GrammarKind
 
@@ -78,7 +78,7 @@ def any_of(mask: bytes, chance: random.Random) -> int:
 
 
 def llguidance(folder: Path) -> Callable[[str], Walker]:
-    compiler = GrammarCompiler(read_vocabulary(folder), MID.vocab_size)
+    compiler = GrammarCompiler(matcher_factory(Tokenizer.load(folder), MID.vocab_size))
     return lambda schema: compiler.compile(Grammar(GrammarKind.JSON_SCHEMA, schema)).result()
 
 

@@ -11,9 +11,10 @@ from typing import NoReturn
 
 from server.child import Assignment, run_child
 from server.distributed.plans import OrderReceiver, OrderSender
-from server.engine.grammar import GrammarCompiler, Vocabulary
+from server.engine.grammar import GrammarCompiler
 from server.engine.loop import Engine
 from server.engine.scheduler import Scheduler
+from server.frontend.matchers import matcher_factory
 from server.frontend.tokenizer import Tokenizer
 from server.ipc import EngineEndpoint
 from server.messages import Ready
@@ -31,7 +32,7 @@ def run_engine(assignment: Assignment) -> None:
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
     run_dir = Path(assignment.run_dir)
     vocab_size = ModelSpec.load(checkpoint).text.vocab_size
-    compiler = GrammarCompiler(read_vocabulary(checkpoint), vocab_size)
+    compiler = GrammarCompiler(matcher_factory(Tokenizer.load(checkpoint), vocab_size))
     runner = build_runner(assignment, settings)
     try:
         settle_budget(runner, settings)
@@ -81,18 +82,6 @@ def run(assignment: Assignment) -> None:
         run_engine(assignment)
     else:
         run_follower(assignment)
-
-
-def read_vocabulary(checkpoint: Path) -> Vocabulary:
-    """The bytes of every token, for grammars; the engine has no other use for text."""
-    tokenizer = Tokenizer.load(checkpoint)
-    ids = range(tokenizer.vocab_size)
-    return Vocabulary(
-        token_bytes=[tokenizer.token_bytes(token_id) for token_id in ids],
-        special_ids=[token_id for token_id in ids if tokenizer.is_special(token_id)],
-        stop_ids=tokenizer.stop_ids,
-        encode=tokenizer.encode_text,
-    )
 
 
 def summary(assignment: Assignment, ready: Ready) -> list[str]:

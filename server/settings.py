@@ -131,6 +131,11 @@ class Settings(BaseSettings):
     )
     max_choices: PositiveInt = Field(16, description="Largest `n` of a request.")
     max_stop_strings: PositiveInt = Field(16, description="Stop strings in a request at most.")
+    grammar_timeout_s: PositiveFloat = Field(
+        5.0,
+        description="Longest time to build the grammar of a JSON schema, a regular expression or "
+        "tools; what takes longer is answered 400.",
+    )
     strict_params: bool = Field(
         False,
         description="Answer 400 to a request with an unknown field, instead of naming it in "

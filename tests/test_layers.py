@@ -21,12 +21,13 @@ ALLOWED = {
     "ipc": LEAVES,
     "metrics": LEAVES,
     "child": LEAVES,
+    "grammars": LEAVES,
     "model.spec": LEAVES,
     "model.locate": LEAVES,
     "model.shards": LEAVES | {"model.spec"},
-    "frontend": LEAVES,
+    "frontend": LEAVES | {"grammars"},
     "api": LEAVES | {"frontend", "ipc", "metrics", "model.spec"},
-    "engine": LEAVES | {"ipc", "metrics"},
+    "engine": LEAVES | {"grammars", "ipc", "metrics"},
     "kernels": LEAVES,
     "distributed": LEAVES | {"engine.plan"},
     "model": LEAVES | {"distributed", "kernels", "model.shards", "model.spec"},
@@ -39,16 +40,21 @@ ALLOWED = {
     "cli": LEAVES | {"model.locate", "planner", "supervisor", "terminal"},
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
-    | {"child", "distributed", "engine", "frontend.tokenizer", "ipc", "model.spec", "runner"},
+    | {"child", "distributed", "engine", "frontend.matchers", "frontend.tokenizer", "ipc"}
+    | {"model.spec", "runner"},
+    "grammar_process": LEAVES
+    | {"frontend.matchers", "frontend.tokenizer", "grammars", "model.spec"},
     "__main__": {"cli"},
 }
-ROOTS = {"cli", "supervisor", "api_process", "engine_process", "__main__"}
+ROOTS = {"cli", "supervisor", "api_process", "engine_process", "grammar_process", "__main__"}
 """They put the parts together."""
 
 NEVER = {
     "api": {"torch"},
     "api_process": {"torch"},
+    "grammar_process": {"torch"},
     "frontend": {"torch", "fastapi", "starlette"},
+    "grammars": {"torch", "fastapi", "starlette"},
     "engine": {"torch", "fastapi", "starlette"},
     "model.spec": {"torch"},
     "model.locate": {"torch"},

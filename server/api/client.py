@@ -187,7 +187,9 @@ class EngineClient:
                 del self._open[delta.id]
             if delta.finish is FinishReason.ERROR:
                 message = delta.error or "The engine could not finish this request."
-                submission.fail(ApiError(500, "engine_error", message))
+                # It would fail again, so clients should not try by themselves.
+                headers = {"x-should-retry": "false"}
+                submission.fail(ApiError(500, "engine_error", message, headers=headers))
             elif delta.finish is FinishReason.CANCELLED:
                 submission.fail(errors.shutting_down())  # nobody else cancels what we have open
             else:

@@ -21,7 +21,7 @@ from server.api.media import MediaLoader
 from server.api.schemas import ChatRequest
 from server.api.text_prompts import INLINE_CHARS_MAX, TextPrompts, check_countable
 from server.api.tool_use import ToolUse, read_tool_use
-from server.frontend.grammar import GrammarChecker
+from server.frontend.grammar_check import GrammarChecker
 from server.frontend.prompt import Prompt, PromptBuilder
 from server.frontend.template import Ending, ImageLayout
 from server.frontend.tokenizer import Tokenizer
@@ -47,9 +47,15 @@ class Prepared:
 
 
 class Preparer:
-    """Prepares requests for one checkpoint. Close it to end its threads."""
+    """Prepares requests for one checkpoint. Close it to end its threads and its process."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        checker: GrammarChecker,
+    ) -> None:
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(tokenizer, spec.tokens_per_image, spec.system_message)
         self._media = MediaLoader(settings, spec.vision.image_size)
@@ -62,11 +68,12 @@ class Preparer:
         self.texts = TextPrompts(
             tokenizer, self._engine_requests, self._text_thread, token_chars_max
         )
-        self._checker = GrammarChecker()
+        self._checker = checker
         self._grammar_threads = ThreadPoolExecutor(GRAMMAR_THREADS, "grammar")
 
     def close(self) -> None:
         self._media.close()
+        self._checker.close()
         for threads in (self._text_thread, self._grammar_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 

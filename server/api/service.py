@@ -10,6 +10,7 @@ from pathlib import Path
 from server import __version__
 from server.api.client import EngineClient
 from server.api.prepare import Preparer
+from server.frontend.grammar_check import GrammarChecker
 from server.frontend.tokenizer import Tokenizer
 from server.metrics import ApiMetrics
 from server.model.spec import ModelSpec
@@ -47,7 +48,12 @@ class Service:
             client=client,
             metrics=ApiMetrics(lambda: client.latest),
             tokenizer=tokenizer,
-            preparer=Preparer(settings, spec, tokenizer),
+            preparer=Preparer(
+                settings,
+                spec,
+                tokenizer,
+                GrammarChecker(checkpoint, settings.grammar_timeout_s),
+            ),
             fingerprint=_fingerprint(settings, checkpoint),
             started_at=int(time.time()),
         )

@@ -7,8 +7,10 @@ the grammar library knows it; unknown keywords are annotations there and here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from server.errors import ApiError, invalid
@@ -22,6 +24,9 @@ REPEATS_MAX = 1000
 JOINED_PATTERNS_MAX = 10
 """Patterns and formats in a schema that joins schemas. To find out whether any text matches several
 patterns takes a time that doubles with each of them."""
+MULTIPLE_MAX = 100_000
+"""Digits of `multipleOf` without the decimal point; for joined schemas the least common multiple of
+all. Building takes time and memory in proportion."""
 NAME_PATTERNS_MAX = 64
 """Patterns of property names in a schema; each is compared with each."""
 
@@ -58,6 +63,19 @@ FORMATS = (
 SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 ONE_SCHEMA = ("items", "additionalProperties", "additionalItems")
+COSTLY = (
+    "multipleOf",
+    "patternProperties",
+    "pattern",
+    "format",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "enum",
+    "properties",
+    *ONE_SCHEMA,
+)
+"""Keywords by how much they can cost, the most costly first."""
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 
@@ -89,6 +107,8 @@ class _Totals:
     properties: int = 0
     name_patterns: int = 0
     patterns: int = 0
+    multiple: int = 1
+    joined_multiple: int = 1
     joins: bool = False
 
     def add(self, node: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -97,6 +117,9 @@ class _Totals:
         self.properties += _size(node.get("properties"))
         self.name_patterns += _size(node.get("patternProperties"))
         self.patterns += ("pattern" in node) + ("format" in node)
+        multiple = _digits(node.get("multipleOf"))
+        self.multiple = max(self.multiple, multiple)
+        self.joined_multiple = math.lcm(self.joined_multiple, multiple)
         self.joins = self.joins or _joins(node)
         if self.schemas > NODES_MAX:
             return "size", f"is more than {NODES_MAX} schemas"
@@ -104,12 +127,28 @@ class _Totals:
             return "properties", f"are more than {PROPERTIES_MAX}"
         if self.name_patterns > NAME_PATTERNS_MAX:
             return "patternProperties", f"are more than {NAME_PATTERNS_MAX}"
+        if (self.joined_multiple if self.joins else self.multiple) > MULTIPLE_MAX:
+            return "multipleOf", f"is too large: its digits may be {MULTIPLE_MAX} at most"
         if self.joins and self.patterns > JOINED_PATTERNS_MAX:
             return (
                 "pattern",
                 f"and 'format' are more than {JOINED_PATTERNS_MAX} beside joined schemas",
             )
         return None
+
+
+def costliest(schema: Any) -> tuple[str, str] | None:
+    """The keyword that most likely makes a schema hard to build, and its pointer."""
+    found: dict[str, str] = {}
+    waiting: list[tuple[Any, str]] = [(schema, "#")]
+    while waiting:
+        node, pointer = waiting.pop()
+        if isinstance(node, dict):
+            for keyword in COSTLY:
+                if keyword in node:
+                    found.setdefault(keyword, pointer)
+            waiting += _inner(node, pointer, "")
+    return next(((keyword, found[keyword]) for keyword in COSTLY if keyword in found), None)
 
 
 def objection(keyword: str, pointer: str, what: str, param: str) -> ApiError:
@@ -144,6 +183,14 @@ def _joins(node: Mapping[str, Any]) -> bool:
     """Whether a value must match several schemas at once."""
     applied = sum(keyword in node for keyword in ("allOf", "anyOf", "oneOf", "$ref"))
     return _size(node.get("allOf")) > 1 or applied > 1 or (applied == 1 and "pattern" in node)
+
+
+def _digits(multiple: Any) -> int:
+    """A positive number without its decimal point and the zeros at its end; 1 for what is none."""
+    if isinstance(multiple, bool) or not isinstance(multiple, int | float) or multiple <= 0:
+        return 1
+    digits = Decimal(str(multiple)).normalize().as_tuple().digits
+    return int("".join(map(str, digits)))
 
 
 def _size(value: Any) -> int:

@@ -271,8 +271,10 @@ def test_an_error_of_the_engine_is_a_500(rig: Rig) -> None:
         Delta(submit.id, [5]),
         Delta(submit.id, [], FinishReason.ERROR, error="The picture broke the engine."),
     ]
-    error = error_of(rig.api.post(chat()), 500)
+    response = rig.api.post(chat())
+    error = error_of(response, 500)
     assert (error["type"], error["code"]) == ("server_error", "engine_error")
+    assert response.headers["x-should-retry"] == "false"
     assert error["message"] == "The picture broke the engine."
 
 

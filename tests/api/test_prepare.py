@@ -10,6 +10,7 @@ import pytest
 from server.api.prepare import Prepared, Preparer
 from server.api.schemas import ChatRequest
 from server.errors import ApiError
+from server.frontend.grammar_check import GrammarChecker
 from server.frontend.images import image_digest
 from server.frontend.tokenizer import Tokenizer
 from server.model.spec import ModelSpec
@@ -21,9 +22,14 @@ from tests.videos import counted, encode, video_part
 SPEC = ModelSpec.load(CHECKPOINT)
 
 
+def make(settings: Settings, tokenizer: Tokenizer) -> Preparer:
+    checker = GrammarChecker(CHECKPOINT, settings.grammar_timeout_s)
+    return Preparer(settings, SPEC, tokenizer, checker)
+
+
 @pytest.fixture(scope="module")
 def preparer(tokenizer: Tokenizer) -> Iterator[Preparer]:
-    preparer = Preparer(Settings(), SPEC, tokenizer)
+    preparer = make(Settings(), tokenizer)
     yield preparer
     preparer.close()
 
@@ -152,7 +158,9 @@ def test_the_first_bad_picture_is_the_one_that_is_named(preparer: Preparer) -> N
 
 
 def test_limits_of_pictures_come_from_the_settings(tokenizer: Tokenizer) -> None:
-    preparer = Preparer(Settings(max_image_pixels=10), SPEC, tokenizer)
+    preparer = Preparer(
+        Settings(max_image_pixels=10), SPEC, tokenizer, GrammarChecker(CHECKPOINT, 20)
+    )
     try:
         assert rejection(preparer, [picture_part()]).code == "image_too_large"
     finally:
@@ -176,7 +184,9 @@ def test_limits_of_videos_come_from_the_settings(tokenizer: Tokenizer) -> None:
 
 
 def test_sampling_defaults_of_the_checkpoint(tokenizer: Tokenizer) -> None:
-    preparer = Preparer(Settings(generation_defaults="model"), SPEC, tokenizer)
+    preparer = Preparer(
+        Settings(generation_defaults="model"), SPEC, tokenizer, GrammarChecker(CHECKPOINT, 20)
+    )
     try:
         assert prepare(preparer, "Hi").submits[0].sampling.top_k == SPEC.generation.top_k
     finally:

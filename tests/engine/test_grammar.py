@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 
 import pytest
 
-from server.engine.grammar import GrammarCompiler
+from server.engine.grammar import GrammarCompiler, GrammarMatcher
 from server.engine.request import Matcher
-from server.engine_process import read_vocabulary
+from server.frontend.matchers import matcher_factory
 from server.frontend.tokenizer import Tokenizer
 from server.messages import Grammar, GrammarKind
 from tests import golden
@@ -32,7 +33,7 @@ GRAMMARS = [
 
 @pytest.fixture(scope="module")
 def compiler() -> GrammarCompiler:
-    return GrammarCompiler(read_vocabulary(golden.CHECKPOINT), VOCAB_SIZE)
+    return GrammarCompiler(matcher_factory(TOKENIZER, VOCAB_SIZE))
 
 
 def allowed(matcher: Matcher) -> list[int]:
@@ -112,3 +113,59 @@ def test_a_token_that_does_not_fit_is_a_failure_of_the_matcher_alone(
 )
 def test_what_is_no_grammar_is_an_exception(compiler: GrammarCompiler, grammar: Grammar) -> None:
     assert compiler.compile(grammar).exception() is not None
+
+
+class Clock:
+    """Time that passes while the matcher works, as the test says."""
+
+    def __init__(self) -> None:
+        self.step_s = 0.0
+        self._now_s = 0.0
+
+    def __call__(self) -> float:
+        self._now_s += self.step_s
+        return self._now_s
+
+
+def test_a_matcher_that_takes_long_fails_and_one_that_is_quick_earns_time() -> None:
+    clock = Clock()
+    factory = matcher_factory(TOKENIZER, VOCAB_SIZE)
+    matcher = GrammarMatcher(factory.make(Grammar(GrammarKind.REGEX, "(a|b)*")), clock)
+    (token,) = TOKENIZER.encode_text("a")
+
+    def steps(count: int, step_s: float) -> None:
+        clock.step_s = step_s
+        for _ in range(count):
+            matcher.mask()
+            matcher.accept(token)
+
+    steps(1000, 0.0001)
+    assert not matcher.failed
+    steps(1, 2.0)
+    assert not matcher.failed, "what quick steps have left over is there for a slow one"
+    steps(4, 2.0)
+    assert matcher.failed
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        's: s s s s s | "a" | "b"?',
+        "s: "
+        + " | ".join(f"r{i} s r{i * 7 % 60}" for i in range(60))
+        + ' | "a"\n'
+        + "\n".join(f'r{i}: "a"* s? "b"?' for i in range(60)),
+    ],
+)
+def test_an_ambiguous_grammar_ends_at_the_limits_and_not_at_the_end_of_time(rules: str) -> None:
+    factory = matcher_factory(TOKENIZER, VOCAB_SIZE)
+    began_s = time.thread_time()
+    try:
+        matcher = GrammarMatcher(factory.make(Grammar(GrammarKind.LARK, f"start: s\n{rules}")))
+    except ValueError:
+        return
+    (token,) = TOKENIZER.encode_text("a")
+    while not matcher.failed and not matcher.complete:
+        matcher.mask()
+        matcher.accept(token)
+    assert time.thread_time() - began_s < 10

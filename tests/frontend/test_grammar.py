@@ -10,13 +10,12 @@ from server.errors import MESSAGE_CHARS_MAX, ApiError
 from server.frontend.grammar import (
     ANY_OBJECT,
     TEXT_BYTES_MAX,
-    GrammarChecker,
     choice_grammar,
     free_grammar,
     json_schema_grammar,
     regex_grammar,
 )
-from server.messages import Grammar, GrammarKind
+from server.frontend.grammar_check import GrammarChecker
 from tests.frontend.grammars import Verdict, judge
 
 PERSON = {
@@ -64,10 +63,10 @@ def test_any_object() -> None:
     assert judge(built, "[") is Verdict.REFUSED
 
 
-def test_one_of_is_any_of() -> None:
+def test_one_of_is_any_of(checker: GrammarChecker) -> None:
     schema = {"oneOf": [{"type": "string"}, {"type": "string", "minLength": 2}]}
     built = json_schema_grammar(schema, "p")
-    GrammarChecker().check(built, "p")
+    checker.check(built, "p")
     assert judge(built, '"abc"') is Verdict.COMPLETE
 
 
@@ -93,41 +92,6 @@ def test_a_regular_expression_is_for_the_whole_answer() -> None:
     built = regex_grammar(r"\d{3}", "p")
     assert judge(built, "123") is Verdict.COMPLETE
     assert judge(built, "1234") is Verdict.REFUSED
-
-
-@pytest.mark.parametrize(
-    ("grammar", "words"),
-    [
-        (regex_grammar("a(?=b)", "p"), "look-around is not supported"),
-        (regex_grammar("(", "p"), "a regular expression is not valid"),
-        (Grammar(GrammarKind.LARK, "start: missing"), "it is not valid"),
-        (json_schema_grammar({"enum": []}, "p"), "no value satisfies it"),
-        (json_schema_grammar({"$ref": "#/$defs/x"}, "p"), "a reference leads nowhere"),
-        (json_schema_grammar({"type": "string", "pattern": "("}, "p"), "a regular expression"),
-        (json_schema_grammar({"type": "shape"}, "p"), "it is not valid"),
-    ],
-)
-def test_what_cannot_be_built(grammar: Grammar, words: str) -> None:
-    checker = GrammarChecker()
-    for _ in range(2):
-        with pytest.raises(ApiError) as caught:
-            checker.check(grammar, "p")
-        assert words in caught.value.message
-        assert caught.value.param == "p"
-        json_schema = grammar.kind is GrammarKind.JSON_SCHEMA
-        assert caught.value.code == ("invalid_schema" if json_schema else "invalid_grammar")
-
-
-def test_a_schema_that_would_take_forever_is_given_up() -> None:
-    shared: dict[str, Any] = {"0": {"type": "string"}}
-    for level in range(1, 13):
-        before = {"$ref": f"#/$defs/{level - 1}"}
-        shared[str(level)] = {"allOf": [{"anyOf": [before, {"const": end}]} for end in "ab"]}
-    with pytest.raises(ApiError) as caught:
-        GrammarChecker().check(
-            json_schema_grammar({"$defs": shared, "$ref": "#/$defs/12"}, "p"), "p"
-        )
-    assert "too large" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from server.engine.grammar import GrammarCompiler, Vocabulary
+from server.engine.grammar import GrammarCompiler
 from server.frontend.detokenizer import Detokenizer
 from server.frontend.grammar import choice_grammar, json_schema_grammar
+from server.frontend.matchers import matcher_factory
 from server.frontend.tokenizer import Tokenizer
 from server.frontend.tool_grammar import tool_grammar
 from server.frontend.tool_parser import ArgumentsPiece, CallBegin, ToolParser
@@ -39,14 +40,7 @@ class Walker:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        size = tokenizer.vocab_size
-        vocabulary = Vocabulary(
-            [tokenizer.token_bytes(token_id) for token_id in range(size)],
-            [token_id for token_id in range(size) if tokenizer.is_special(token_id)],
-            list(tokenizer.stop_ids),
-            tokenizer.encode_text,
-        )
-        self.compiler = GrammarCompiler(vocabulary, size)
+        self.compiler = GrammarCompiler(matcher_factory(tokenizer, tokenizer.vocab_size))
 
     def walk(self, grammar: Grammar, seed: int, begin: str = "") -> str:
         matcher = self.compiler.compile(grammar).result()

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from server.errors import MESSAGE_CHARS_MAX, ApiError
-from server.frontend.grammar import GrammarChecker, json_schema_grammar
-from server.frontend.schema_check import UNSUPPORTED, check_schema
+from server.frontend.grammar import json_schema_grammar
+from server.frontend.grammar_check import GrammarChecker
+from server.frontend.schema_check import UNSUPPORTED, check_schema, costliest
 
 
 def rejection(schema: Any) -> str:
@@ -80,6 +81,23 @@ def test_many_patterns_for_one_value(join: dict[str, Any]) -> None:
     assert "more than 10 beside joined schemas" in rejection(join)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 100_003},
+        {"allOf": [{"type": "integer", "multipleOf": m} for m in (7, 11, 13, 17, 19)]},
+    ],
+)
+def test_large_multiples(schema: dict[str, Any]) -> None:
+    assert "'multipleOf'" in rejection(schema)
+
+
+def test_the_costliest_keyword() -> None:
+    schema = {"properties": {"a": {"enum": [1]}, "b": {"allOf": [{"pattern": "a"}]}}}
+    assert costliest(schema) == ("pattern", "#/properties/b/allOf/0")
+    assert costliest({"type": "string"}) is None
+
+
 def test_many_patterns_for_many_values_are_fine() -> None:
     properties = {str(i): {"type": "string", "pattern": f"a*b{i}?"} for i in range(100)}
     check_schema({"type": "object", "properties": properties}, "here")
@@ -101,8 +119,10 @@ def test_a_very_deep_schema_costs_nothing() -> None:
         {"enum": list(range(1000))},
         {"const": {"not": 1}},
         {"type": "object", "additionalProperties": {"type": "number", "multipleOf": 0.5}},
+        {"type": "integer", "multipleOf": 100_000_000},
+        {"anyOf": [{"type": "number", "multipleOf": m} for m in (0.25, 0.5, 5, 25)]},
     ],
 )
-def test_what_passes_can_be_built(schema: dict[str, Any]) -> None:
+def test_what_passes_can_be_built(checker: GrammarChecker, schema: dict[str, Any]) -> None:
     check_schema(schema, "here")
-    GrammarChecker().check(json_schema_grammar(schema, "here"), "here")
+    checker.check(json_schema_grammar(schema, "here"), "here")

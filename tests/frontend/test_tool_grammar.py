@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from server.errors import ApiError
-from server.frontend.grammar import GrammarChecker
+from server.frontend.grammar_check import GrammarChecker
 from server.frontend.tool_grammar import tool_grammar
 from server.frontend.tools import Tool, call_text
 from server.messages import Grammar
@@ -63,9 +63,11 @@ def grammar(**options: Any) -> Grammar:
         ),
     ],
 )
-def test_which_answers_it_takes(options: dict[str, Any], answers: dict[str, Verdict]) -> None:
+def test_which_answers_it_takes(
+    checker: GrammarChecker, options: dict[str, Any], answers: dict[str, Verdict]
+) -> None:
     built = grammar(**options)
-    GrammarChecker().check(built, "tools")
+    checker.check(built, "tools")
     assert {text: judge(built, text) for text in answers} == answers
 
 
