@@ -17,13 +17,15 @@ from server.api.anthropic_parameters import MESSAGES
 from server.api.anthropic_reply import AnthropicReply, error_body
 from server.api.anthropic_request import CountRequest, MessagesRequest
 from server.api.choices import empty_choice
-from server.api.delivery import deliver, handle, ignored_header
+from server.api.delivery import Work, deliver, handle, ignored_header
 from server.api.fields import check_model, documented, read_fields
 from server.api.incoming import read_json
 from server.api.paths import as_sent
+from server.api.response_shapes import AnthropicError, AnthropicMessage, AnthropicTokens
 from server.api.responses import json_response
 from server.api.schemas import ChatRequest
 from server.api.service import Service
+from server.api.shapes import answers
 from server.api.validation import check_fields, parse_chat
 from server.errors import ApiError
 
@@ -37,6 +39,7 @@ def anthropic_routes(service: Service) -> APIRouter:
         "/v1/messages",
         summary="Create a message",
         openapi_extra=documented(MessagesRequest),
+        responses=answers(AnthropicMessage, streams=True, failure=AnthropicError),
     )
     async def create_message(request: Request) -> Response:
         return await _in_shape(
@@ -46,7 +49,8 @@ def anthropic_routes(service: Service) -> APIRouter:
     @router.post(
         "/v1/messages/count_tokens",
         summary="Count the tokens that a message would read",
-        openapi_extra=documented(MessagesRequest),
+        openapi_extra=documented(CountRequest),
+        responses=answers(AnthropicTokens, failure=AnthropicError),
     )
     async def count_tokens(request: Request) -> Response:
         return await _in_shape(request, _count(service, request))
@@ -74,7 +78,9 @@ async def _count(service: Service, request: Request) -> Response:
         prompt = await service.preparer.prompt(chat)
     except ApiError as failure:
         raise as_sent(failure, paths) from None
-    return json_response({"input_tokens": len(prompt.token_ids)})
+    return json_response(
+        {"input_tokens": len(prompt.token_ids)}, headers=ignored_header(MESSAGES, body)
+    )
 
 
 async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord) -> Response:
@@ -91,16 +97,15 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
         with_tools=prepared.tools is not None,
         request_id=record.request_id,
     )
-    return await deliver(
-        service,
+    work = Work(
         prepared.submits,
-        prepared.pictures,
         answer,
         reply,
         stream=bool(request.stream),
-        record=record,
         headers=ignored_header(MESSAGES, body),
+        pictures=prepared.pictures,
     )
+    return await deliver(service, work, record)
 
 
 def _translate(

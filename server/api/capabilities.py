@@ -23,6 +23,7 @@ from server.api.responses import json_response
 from server.api.schema_base import Model
 from server.api.schemas import BIASES_MAX, TOP_LOGPROBS_MAX, ChatRequest
 from server.api.service import Service
+from server.api.shapes import Capabilities, answers
 from server.api.tokenize_parameters import DETOKENIZE, TOKENIZE
 from server.api.tokenize_request import DetokenizeRequest, TokenizeRequest
 from server.api.tool_schemas import TOOLS_MAX
@@ -51,7 +52,11 @@ ENDPOINTS = (
 def capability_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["OpenAI"])
 
-    @router.get("/v1/capabilities", summary="What becomes of each request field, and all limits")
+    @router.get(
+        "/v1/capabilities",
+        summary="What becomes of each request field, and all limits",
+        responses=answers(Capabilities),
+    )
     async def capabilities() -> Response:
         return json_response(
             {

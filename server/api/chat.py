@@ -1,4 +1,5 @@
-"""POST /v1/chat/completions: from the body to a prepared request and an empty reply."""
+"""POST /v1/chat/completions, from the body to a prepared request and an empty reply, and the count
+of what it would read."""
 
 from __future__ import annotations
 
@@ -16,12 +17,16 @@ from server.api.chat_message import ChatMessage
 from server.api.chat_parameters import CHAT
 from server.api.chat_reply import ChatReply
 from server.api.choices import empty_choice
-from server.api.delivery import deliver, handle, ignored_header
+from server.api.delivery import Work, deliver, handle, ignored_header
+from server.api.fields import documented
+from server.api.incoming import read_json
 from server.api.logprobs import LogprobFormat
 from server.api.paths import as_sent
 from server.api.prepare import Prepared
+from server.api.responses import json_response
 from server.api.schemas import ChatRequest
 from server.api.service import Service
+from server.api.shapes import ChatCompletion, InputTokens, answers
 from server.api.validation import parse_chat
 from server.errors import ApiError
 
@@ -29,10 +34,6 @@ DESCRIPTION = (
     "OpenAI's chat completion, with pictures as `data:` URLs. Every field is honoured, named in "
     "`x-ignored-params`, or refused; `GET /v1/capabilities` says which."
 )
-DOCUMENTED_BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
-}
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -42,10 +43,30 @@ def chat_routes(service: Service) -> APIRouter:
         "/v1/chat/completions",
         summary="Create a chat completion",
         description=DESCRIPTION,
-        openapi_extra={"requestBody": DOCUMENTED_BODY},
+        openapi_extra=documented(ChatRequest),
+        responses=answers(ChatCompletion, streams=True),
     )
     async def chat_completions(request: Request) -> Response:
         return await handle(service, request, "chat", partial(_respond, service))
+
+    @router.post(
+        "/v1/chat/completions/input_tokens",
+        summary="Count the tokens that a chat completion would read",
+        openapi_extra=documented(ChatRequest),
+        responses=answers(InputTokens),
+    )
+    async def count_input_tokens(request: Request) -> Response:
+        body = await read_json(request, service.settings.max_body_bytes)
+        chat = parse_chat({"model": service.names[0], **body}, service.names, service.settings)
+        service.client.admit(0)
+        try:
+            count = len((await service.preparer.prompt(chat)).token_ids)
+        except ApiError as failure:
+            raise as_sent(failure, CHAT.canonical(body)[1]) from None
+        return json_response(
+            {"object": "response.input_tokens", "input_tokens": count},
+            headers=ignored_header(CHAT, body),
+        )
 
     return router
 
@@ -67,16 +88,15 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
         model=service.names[0],
         fingerprint=service.fingerprint,
     )
-    return await deliver(
-        service,
+    work = Work(
         prepared.submits,
-        prepared.pictures,
         answer,
         reply,
         stream=bool(request.stream),
-        record=record,
         headers=ignored_header(CHAT, body),
+        pictures=prepared.pictures,
     )
+    return await deliver(service, work, record)
 
 
 def _messages(request: ChatRequest, prepared: Prepared) -> list[ChatMessage]:

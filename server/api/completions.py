@@ -22,10 +22,11 @@ from server.api.completion_answer import CompletionAnswer
 from server.api.completion_parameters import COMPLETIONS
 from server.api.completion_reply import CompletionReply
 from server.api.completion_request import CompletionRequest, TextPrompt, read_prompts
-from server.api.delivery import deliver, handle, ignored_header
+from server.api.delivery import Work, deliver, handle, ignored_header
 from server.api.fields import documented
 from server.api.paths import as_sent
 from server.api.service import Service
+from server.api.shapes import Completion, answers
 from server.api.validation import read_request
 from server.errors import ApiError, context_length_exceeded, invalid
 from server.messages import Grammar, Submit
@@ -38,6 +39,7 @@ def completion_routes(service: Service) -> APIRouter:
         "/v1/completions",
         summary="Continue texts or token ids",
         openapi_extra=documented(CompletionRequest),
+        responses=answers(Completion, streams=True),
     )
     async def completions(request: Request) -> Response:
         return await handle(service, request, "completion", partial(_respond, service))
@@ -73,16 +75,14 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
         model=service.names[0],
         fingerprint=service.fingerprint,
     )
-    return await deliver(
-        service,
+    work = Work(
         submits,
-        (),
         answer,
         reply,
         stream=bool(request.stream),
-        record=record,
         headers=ignored_header(COMPLETIONS, body),
     )
+    return await deliver(service, work, record)
 
 
 async def _grammar(service: Service, request: CompletionRequest) -> Grammar | None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
@@ -79,27 +80,33 @@ def ignored_header(table: Table, body: Mapping[str, Any]) -> dict[str, str]:
     return {"x-ignored-params": ",".join(ignored)} if ignored else {}
 
 
-async def deliver(
-    service: Service,
-    submits: Sequence[Submit],
-    pictures: Sequence[bytes],
-    answer: Answer,
-    reply: Reply,
-    *,
-    stream: bool,
-    record: ChatRecord,
-    headers: Mapping[str, str],
-) -> Response:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the engine shall do for a request, and how that is answered."""
+
+    submits: Sequence[Submit]
+    answer: Answer
+    """Empty, with a choice for each of `submits`."""
+    reply: Reply
+    """Over `answer`."""
+    stream: bool
+    headers: Mapping[str, str]
+    """Of the response."""
+    pictures: Sequence[bytes] = ()
+
+
+async def deliver(service: Service, work: Work, record: ChatRecord) -> Response:
     """Lets the engine work and answers.
 
     Raises:
         ApiError: the engine refused or failed before the first byte.
     """
+    answer, reply, headers = work.answer, work.reply, work.headers
     record.answer = answer
-    submission = service.client.submit(submits, pictures)
+    submission = service.client.submit(work.submits, work.pictures)
     with contextlib.ExitStack() as owner:
         owner.enter_context(submission)
-        if not stream:
+        if not work.stream:
             async for deltas in submission:
                 for index, delta in deltas:
                     answer.take(index, delta, submission.cancel)

@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from server import __version__, errors
 from server.api.client import EngineState
 from server.api.responses import json_response
 from server.api.service import Service
+from server.api.shapes import ModelList, ModelShape, Version, answers
 from server.api.validation import model_not_found
 from server.frontend.video import video_is_installed
 
@@ -25,12 +26,16 @@ RANDOM_WEIGHTS_NOTE = (
 def model_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["OpenAI"])
 
-    @router.get("/v1/models", summary="List the models that requests may name")
+    @router.get(
+        "/v1/models", summary="List the models that requests may name", responses=answers(ModelList)
+    )
     async def list_models() -> Response:
         models = [_model(service, name) for name in service.names]
         return json_response({"object": "list", "data": models})
 
-    @router.get("/v1/models/{name:path}", summary="Describe one model")
+    @router.get(
+        "/v1/models/{name:path}", summary="Describe one model", responses=answers(ModelShape)
+    )
     async def get_model(name: str) -> Response:
         if name not in service.names:
             raise model_not_found(name)
@@ -62,17 +67,21 @@ def operations_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["Operations"])
     client = service.client
 
-    @router.get("/health", summary="503 when the engine is dead")
+    @router.get("/health", summary="503 when the engine is dead", response_class=Response)
     @router.head("/health", include_in_schema=False)
     async def health() -> Response:
-        return Response(status_code=503 if client.state is EngineState.LOST else 200)
+        if client.state is EngineState.LOST:
+            raise errors.engine_restarted()
+        return Response()
 
-    @router.get("/livez", summary="200 as long as this process answers")
+    @router.get("/livez", summary="200 as long as this process answers", response_class=Response)
     @router.head("/livez", include_in_schema=False)
     async def livez() -> Response:
         return Response()
 
-    @router.get("/readyz", summary="503 unless a request would be worked on now")
+    @router.get(
+        "/readyz", summary="503 unless a request would be worked on now", response_class=Response
+    )
     @router.head("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         if client.state is EngineState.DRAINING:
@@ -81,7 +90,9 @@ def operations_routes(service: Service) -> APIRouter:
             raise errors.model_loading()
         return Response()
 
-    @router.get("/version", summary="What is served, and within which limits")
+    @router.get(
+        "/version", summary="What is served, and within which limits", responses=answers(Version)
+    )
     async def version() -> Response:
         engine = msgspec.structs.asdict(client.ready) if client.ready else None
         return json_response(
@@ -93,7 +104,7 @@ def operations_routes(service: Service) -> APIRouter:
             }
         )
 
-    @router.get("/metrics", summary="Prometheus metrics")
+    @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from server.api.access import ChatRecord
 from server.api.answer import Answer
 from server.api.choices import empty_choice
-from server.api.delivery import deliver, handle, ignored_header
+from server.api.delivery import Work, deliver, handle, ignored_header
 from server.api.fields import documented
 from server.api.incoming import read_json
 from server.api.logprobs import LogprobFormat
@@ -22,9 +22,11 @@ from server.api.response_parameters import RESPONSES
 from server.api.response_prompt import ResponsePrompt, history_of
 from server.api.response_reply import ResponseReply
 from server.api.response_request import ResponseRequest
+from server.api.response_shapes import ResponseShape
 from server.api.response_store import ResponseStore
 from server.api.responses import json_response
 from server.api.service import Service
+from server.api.shapes import InputTokens, answers
 from server.api.validation import read_request
 from server.errors import ApiError
 
@@ -34,6 +36,7 @@ def add_create_routes(router: APIRouter, service: Service, store: ResponseStore)
         "/v1/responses",
         summary="Create a response",
         openapi_extra=documented(ResponseRequest),
+        responses=answers(ResponseShape, streams=True),
     )
     async def create_response(request: Request) -> Response:
         return await handle(service, request, "response", partial(_respond, service, store))
@@ -42,6 +45,7 @@ def add_create_routes(router: APIRouter, service: Service, store: ResponseStore)
         "/v1/responses/input_tokens",
         summary="Count the tokens that a response would read",
         openapi_extra=documented(ResponseRequest),
+        responses=answers(InputTokens),
     )
     async def count_input_tokens(request: Request) -> Response:
         body = await read_json(request, service.settings.max_body_bytes)
@@ -53,7 +57,10 @@ def add_create_routes(router: APIRouter, service: Service, store: ResponseStore)
             count = len((await service.preparer.prompt(chat)).token_ids)
         except ApiError as failure:
             raise prompt.as_sent(failure) from None
-        return json_response({"object": "response.input_tokens", "input_tokens": count})
+        return json_response(
+            {"object": "response.input_tokens", "input_tokens": count},
+            headers=ignored_header(RESPONSES, body),
+        )
 
 
 def _read(service: Service, body: Mapping[str, Any]) -> ResponseRequest:
@@ -84,13 +91,12 @@ async def _respond(
         keep,
         with_tools=prepared.tools is not None,
     )
-    return await deliver(
-        service,
+    work = Work(
         prepared.submits,
-        prepared.pictures,
         answer,
         reply,
         stream=bool(request.stream),
-        record=record,
         headers=ignored_header(RESPONSES, body),
+        pictures=prepared.pictures,
     )
+    return await deliver(service, work, record)

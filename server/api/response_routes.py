@@ -11,13 +11,26 @@ from starlette.responses import Response
 
 from server.api.explain import ECHO_CHARS_MAX
 from server.api.response_create import add_create_routes
+from server.api.response_shapes import ItemList, ResponseDeleted, ResponseShape
 from server.api.response_store import ResponseStore, StoredResponse
 from server.api.responses import json_response
 from server.api.service import Service
+from server.api.shapes import answers
 from server.errors import ApiError, invalid
 
 PAGE_DEFAULT = 20
 PAGE_MAX = 100
+PAGING = {
+    "parameters": [
+        {"name": "after", "in": "query", "schema": {"type": "string"}},
+        {
+            "name": "limit",
+            "in": "query",
+            "schema": {"type": "integer", "minimum": 1, "maximum": PAGE_MAX},
+        },
+        {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
+    ]
+}
 
 
 def response_routes(service: Service) -> APIRouter:
@@ -34,7 +47,7 @@ def response_routes(service: Service) -> APIRouter:
 
 
 def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
-    @router.get("/v1/responses/{id}", summary="A stored response")
+    @router.get("/v1/responses/{id}", summary="A stored response", responses=answers(ResponseShape))
     async def get_response(request: Request, id: str) -> Response:
         if request.query_params.get("stream") == "true":
             raise ApiError(
@@ -45,13 +58,19 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
             )
         return Response(_find(store, id).response, media_type="application/json")
 
-    @router.delete("/v1/responses/{id}", summary="Forget a response")
+    @router.delete(
+        "/v1/responses/{id}", summary="Forget a response", responses=answers(ResponseDeleted)
+    )
     async def delete_response(id: str) -> Response:
         if not store.delete(id):
             raise _not_found(id)
         return json_response({"id": id, "object": "response", "deleted": True})
 
-    @router.post("/v1/responses/{id}/cancel", summary="Refused: nothing runs in the background")
+    @router.post(
+        "/v1/responses/{id}/cancel",
+        summary="Refused: nothing runs in the background",
+        responses=answers(ResponseShape),
+    )
     async def cancel_response(id: str) -> Response:
         _find(store, id)
         raise invalid(
@@ -60,7 +79,12 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
             param=None,
         )
 
-    @router.get("/v1/responses/{id}/input_items", summary="What a response is an answer to")
+    @router.get(
+        "/v1/responses/{id}/input_items",
+        summary="What a response is an answer to",
+        responses=answers(ItemList),
+        openapi_extra=PAGING,
+    )
     async def list_input_items(request: Request, id: str) -> Response:
         items = [msgspec.json.decode(item) for item in _find(store, id).input_items]
         query = request.query_params

@@ -20,6 +20,7 @@ from server.api.incoming import read_json
 from server.api.parameters import Table
 from server.api.responses import json_response
 from server.api.service import Service
+from server.api.shapes import Detokenized, Tokens, answers
 from server.api.tokenize_parameters import DETOKENIZE, TOKENIZE
 from server.api.tokenize_request import DetokenizeRequest, TokenizeRequest, TokensRequest
 from server.api.validation import check_fields, parse_chat
@@ -39,6 +40,7 @@ def tokenize_routes(service: Service) -> APIRouter:
         "/tokenize",
         summary="The token ids of a text or a conversation (vLLM)",
         openapi_extra=documented(TokenizeRequest),
+        responses=answers(Tokens),
     )
     async def tokenize(request: Request) -> Response:
         body = await read_json(request, service.settings.max_body_bytes)
@@ -60,6 +62,7 @@ def tokenize_routes(service: Service) -> APIRouter:
         "/detokenize",
         summary="The text of token ids, control tokens included (vLLM)",
         openapi_extra=documented(DetokenizeRequest),
+        responses=answers(Detokenized),
     )
     async def detokenize(request: Request) -> Response:
         body = await read_json(request, service.settings.max_body_bytes)

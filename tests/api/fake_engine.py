@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Self
 
 from server.ipc import EngineEndpoint
-from server.messages import Cancel, Delta, FinishReason, Gauges, Hello, Outputs, Ready, Submit
+from server.messages import (
+    Cancel,
+    Delta,
+    FinishReason,
+    Gauges,
+    Hello,
+    Outputs,
+    Ready,
+    Submit,
+    TokenLogprob,
+)
 
 READY = Ready(
     max_model_len=512,
@@ -50,6 +60,21 @@ def says(
         ]
 
     return script
+
+
+def answers_all(submit: Submit) -> Sequence[Delta]:
+    """One token for whatever is asked, with all log probabilities that were."""
+    scored = [TokenLogprob(-0.5, [5, 6], [-0.5, -1.0])]
+    prompt_scored = scored * (len(submit.prompt) // 4 - 1)
+    return [
+        Delta(
+            submit.id,
+            [5],
+            FinishReason.LENGTH,
+            logprobs=None if submit.sampling.logprobs is None else scored,
+            prompt_logprobs=None if submit.prompt_logprobs is None else prompt_scored,
+        )
+    ]
 
 
 @dataclass
