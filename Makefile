@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
-.PHONY: serve test test-clients lint types format docs eval bench clean
+.PHONY: serve test test-clients test-description test-storm lint types format docs eval bench clean
 
 serve: $(VENV)/.serve
 	$(BIN)/internvl-serve serve $(ARGS)
@@ -13,6 +13,14 @@ test: $(VENV)/.test
 # Clients of the field in environments of their own; needs node and npm.
 test-clients: $(VENV)/.test
 	$(BIN)/python -m pytest tests/clients $(ARGS)
+
+# More of what `make test` does a little of: requests made from our OpenAPI description.
+test-description: $(VENV)/.test
+	DESCRIPTION_EXAMPLES=10 $(BIN)/python -m pytest tests/api/test_description.py $(ARGS)
+
+# Answers within forty schemas, sixteen at a time.
+test-storm: $(VENV)/.test
+	STORM_GENERATIONS=2000 $(BIN)/python -m pytest tests/e2e/test_grammar_storm.py $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -8,10 +8,20 @@ from typing import Any
 from server.frontend.tokenizer import Tokenizer
 from server.messages import Delta, FinishReason, GrammarKind, Submit, TokenLogprob
 from tests.api.conftest import Rig
-from tests.api.harness import chat, picture_part, picture_url
+from tests.api.harness import MODEL, chat, picture_part, picture_url
 from tests.videos import counted, encode, number_of, video_part
 
 TEXT = "One fish, two"
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": chat(),
+    "/v1/completions": {"model": MODEL, "prompt": "Hi"},
+    "/v1/responses": {"model": MODEL, "input": "Hi"},
+    "/v1/messages": {"model": MODEL, "messages": chat()["messages"], "max_tokens": 9},
+    "/tokenize": {"messages": chat()["messages"]},
+    "/detokenize": {"tokens": [5]},
+}
+"""The shortest request of each endpoint."""
+
 FUNCTION = {"name": "f", "parameters": {"type": "object"}}
 TOOL = {"type": "function", "function": FUNCTION}
 ASSISTANT = {"role": "assistant", "content": "It is"}
@@ -22,7 +32,12 @@ class Exchange:
     """What the engine got for a request and what the client got."""
 
     def __init__(
-        self, rig: Rig, tokenizer: Tokenizer, fields: Mapping[str, Any], text: str
+        self,
+        rig: Rig,
+        tokenizer: Tokenizer,
+        fields: Mapping[str, Any],
+        text: str,
+        path: str = "/v1/chat/completions",
     ) -> None:
         ids = tokenizer.encode_text(text)
 
@@ -41,7 +56,7 @@ class Exchange:
             return [last]
 
         rig.engine.script = script
-        self.response = rig.api.post({**chat("Hi"), **fields})
+        self.response = rig.api.client.post(path, json={**BODIES[path], **fields})
         self.received = list(rig.engine.received)
         rig.engine.received.clear()
 
@@ -69,8 +84,23 @@ class Exchange:
         value: dict[str, Any] = self.body["choices"][0]
         return value
 
+    @property
+    def text(self) -> str:
+        """Of the first choice, whatever the endpoint's shape."""
+        body = self.body
+        if "output" in body:
+            return str(body["output"][0]["content"][0]["text"])
+        if "content" in body:
+            return str(body["content"][0]["text"])
+        choice = body["choices"][0]
+        return str(choice["message"]["content"] if "message" in choice else choice["text"])
+
 
 Seen = Callable[[Exchange], Any]
+
+
+def text(exchange: Exchange) -> str:
+    return exchange.text
 
 
 def sampling(name: str) -> Seen:
@@ -107,7 +137,6 @@ def prompt_length(exchange: Exchange) -> int:
 
 STREAM = {"stream": True}
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
-CONTENT = ("message", "content")
 WITH_ASSISTANT = {"messages": [{"role": "user", "content": "Hi"}, ASSISTANT]}
 NESTED = {"messages": [{"role": "user", "content": [{"type": "text", "text": "a longer one"}]}]}
 PICTURE = {"messages": [{"role": "user", "content": [picture_part()]}]}
@@ -149,15 +178,15 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Seen, Any]] = {
     "min_tokens": ({"min_tokens": 3}, sampling("min_tokens"), 3),
     "min_new_tokens": ({"min_new_tokens": 3}, sampling("min_tokens"), 3),
     "n": ({"n": 3}, lambda exchange: len(exchange.body["choices"]), 3),
-    "stop": ({"stop": "fish"}, answered(*CONTENT), "One "),
+    "stop": ({"stop": "fish"}, text, "One "),
     "stop_token_ids": ({"stop_token_ids": [5]}, lambda e: e.submit.stop_ids[-1], 5),
     "ignore_eos": ({"ignore_eos": True}, submitted("stop_ids"), []),
     "include_stop_str_in_output": (
         {"stop": "fish", "include_stop_str_in_output": True},
-        answered(*CONTENT),
+        text,
         "One fish",
     ),
-    "no_stop_trim": ({"stop": "fish", "no_stop_trim": True}, answered(*CONTENT), "One fish"),
+    "no_stop_trim": ({"stop": "fish", "no_stop_trim": True}, text, "One fish"),
     "stream": (STREAM, lambda e: e.response.headers["content-type"].split(";")[0], ...),
     "stream_options.include_usage": (USAGE, with_usage, 1),
     "stream_options.continuous_usage_stats": (
@@ -185,7 +214,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Seen, Any]] = {
     ),
     "skip_special_tokens": (
         {"skip_special_tokens": False, "include_stop_str_in_output": True},
-        answered(*CONTENT),
+        text,
         f"{TEXT}<|im_end|>",
     ),
     "structured_outputs.json": (
@@ -291,7 +320,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Seen, Any]] = {
         lambda e: e.submit.grammar and e.submit.grammar.text.startswith('start: "<tool_call>"'),
         True,
     ),
-    "echo": ({**WITH_ASSISTANT, "echo": True}, answered(*CONTENT), f"It is{TEXT}"),
+    "echo": ({**WITH_ASSISTANT, "echo": True}, text, f"It is{TEXT}"),
     "add_generation_prompt": ({"add_generation_prompt": False}, prompt_length, ...),
     "continue_final_message": (
         {**WITH_ASSISTANT, "continue_final_message": True},

@@ -15,7 +15,7 @@ from server.messages import Delta, FinishReason
 from tests.api.conftest import Rig
 from tests.api.fake_engine import says
 from tests.api.harness import MODEL, chat, picture_url
-from tests.api.test_response_create import CALL, TEXT, answers
+from tests.api.responses import CALL, TEXT, answers
 from tests.golden import IMAGES
 
 TOOL = {

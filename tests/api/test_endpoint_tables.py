@@ -10,18 +10,9 @@ import pytest
 from server.api.capabilities import ENDPOINTS, Endpoint
 from server.api.parameters import Parameter, Support
 from tests.api.conftest import Rig
+from tests.api.examples import BODIES
 from tests.api.fake_engine import says
-from tests.api.harness import MODEL, chat
 
-MESSAGES = [{"role": "user", "content": "Hi"}]
-BODIES: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": chat(),
-    "/v1/completions": {"model": MODEL, "prompt": "Hi"},
-    "/v1/responses": {"model": MODEL, "input": "Hi"},
-    "/v1/messages": {"model": MODEL, "messages": MESSAGES, "max_tokens": 9},
-    "/tokenize": {"messages": MESSAGES},
-    "/detokenize": {"tokens": [5]},
-}
 VALUES: dict[str, Any] = {
     "reasoning": {"effort": "low"},
     "reasoning_effort": "low",

@@ -13,7 +13,7 @@ from server.frontend.tokenizer import Tokenizer
 from tests.api.conftest import Rig
 from tests.api.fake_engine import says
 from tests.api.harness import MODEL, chat, picture_url
-from tests.api.test_response_create import CALL, TEXT, TOOL, answers, events, post
+from tests.api.responses import CALL, TEXT, TOOL, answers, events, post
 
 
 def get(rig: Rig, path: str) -> Any:

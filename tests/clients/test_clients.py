@@ -41,19 +41,42 @@ def drive(daemon: Daemon, command: Sequence[str | Path], cwd: Path | None = None
     daemon.wait_until_idle()
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("version", ["", "==3.*", "==2.*", "==1.*"], ids=lambda v: v or "newest")
-def test_openai_for_python(daemon: Daemon, tmp_path: Path, version: str) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("script", "package"),
+    [
+        ("openai_python.py", "openai"),
+        ("openai_python.py", "openai==3.*"),
+        ("openai_python.py", "openai==2.*"),
+        ("openai_python.py", "openai==1.*"),
+        ("langchain_openai_client.py", "langchain-openai==1.7.*"),
+        ("pydantic_ai_client.py", "pydantic-ai-slim[openai]==2.68.*"),
+    ],
+)
+def test_python_clients(daemon: Daemon, tmp_path: Path, script: str, package: str) -> None:
     run([sys.executable, "-m", "venv", tmp_path / "venv"])
     python = tmp_path / "venv/bin/python"
-    run([python, "-m", "pip", "install", "--quiet", f"openai{version}"])
-    drive(daemon, [python, HERE / "openai_python.py"])
+    run([python, "-m", "pip", "install", "--quiet", package])
+    drive(daemon, [python, HERE / script])
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("version", ["latest", "6"])
-def test_openai_for_node(daemon: Daemon, tmp_path: Path, version: str) -> None:
-    shutil.copy(HERE / "openai_node.mjs", tmp_path)
+AI_SDK = ("ai@7.0", "@ai-sdk/openai-compatible@3.0", "@ai-sdk/openai@4.0")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("script", "packages"),
+    [
+        ("openai_node.mjs", ("openai@latest",)),
+        ("openai_node.mjs", ("openai@6",)),
+        ("ai_sdk.mjs", AI_SDK),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else value,
+)
+def test_node_clients(
+    daemon: Daemon, tmp_path: Path, script: str, packages: tuple[str, ...]
+) -> None:
+    shutil.copy(HERE / script, tmp_path)
     (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
-    run(["npm", "install", "--silent", "--no-audit", "--no-fund", f"openai@{version}"], tmp_path)
-    drive(daemon, ["node", "openai_node.mjs"], tmp_path)
+    run(["npm", "install", "--silent", "--no-audit", "--no-fund", *packages], tmp_path)
+    drive(daemon, ["node", script], tmp_path)

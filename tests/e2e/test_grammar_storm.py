@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,8 @@ from jsonschema import Draft202012Validator
 
 from tests.e2e.daemon import MODEL, Daemon
 
-GENERATIONS = 400
+GENERATIONS = int(os.environ.get("STORM_GENERATIONS", "240"))
+"""`make test-storm` makes 2,000."""
 CONCURRENCY = 16
 
 PERSON: dict[str, Any] = {
