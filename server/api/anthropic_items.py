@@ -139,7 +139,17 @@ def _add_message(chat: ChatBody, message: AnthropicMessage, path: str) -> None:
 def _add_result(chat: ChatBody, block: AnthropicBlock, path: str) -> None:
     parts = _parts(block.content or (), f"{path}.content")
     _add(chat, "tool", parts)
-    chat.messages[-1]["tool_call_id"] = _required(block.tool_use_id, f"{path}.tool_use_id")
+    call_id = _required(block.tool_use_id, f"{path}.tool_use_id")
+    if call_id not in _call_ids(chat.messages):
+        raise invalid(
+            f"Invalid '{path}.tool_use_id': no 'tool_use' block before it has this id.",
+            param=f"{path}.tool_use_id",
+        )
+    chat.messages[-1]["tool_call_id"] = call_id
+
+
+def _call_ids(messages: Sequence[dict[str, Any]]) -> set[Any]:
+    return {call["id"] for message in messages for call in message.get("tool_calls", ())}
 
 
 def _add(

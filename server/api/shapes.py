@@ -14,6 +14,14 @@ from typing_extensions import TypedDict
 closed = with_config(ConfigDict(extra="forbid"))
 
 ChatEnd = Literal["stop", "length", "tool_calls", "function_call"]
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+    "additionalProperties": False,
+}
+"""A server-sent event; its data is JSON, or the end mark of a stream of chunks."""
+
 Tier = Literal["default", "flex", "priority", "fast", "scale"]
 
 
@@ -230,5 +238,5 @@ def answers(shape: Any, *, streams: bool = False, failure: Any = Error) -> dict[
     """
     success: dict[str, Any] = {"model": shape, "description": "The answer"}
     if streams:
-        success["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        success["content"] = {"text/event-stream": {"schema": EVENT}}
     return {200: success, "default": {"model": failure, "description": "An error"}}

@@ -57,7 +57,7 @@ COMPLETIONS: dict[str, Example] = {
 TOOL: dict[str, Any] = {"tools": [{"type": "function", **FUNCTION}]}
 RESPONSES: dict[str, Example] = {
     "input": ({"input": [{"role": "user", "content": [PICTURE]}]}, prompt_length, ...),
-    "instructions": ({"instructions": "Be short."}, prompt_length, ...),
+    "instructions": ({"instructions": "Be very, very short."}, prompt_length, ...),
     "previous_response_id": (
         {"previous_response_id": "resp_0"},
         lambda e: e.response.json().get("error", {}).get("code"),
@@ -145,7 +145,7 @@ MESSAGES: dict[str, Example] = {
     "messages.content.input": (used(input={"a": [1, 2, 3]}), prompt_length, ...),
     "messages.content.tool_use_id": (used(tool_use_id="toolu_2"), status, 400),
     "messages.content.content": (used(content="It does not rain."), prompt_length, ...),
-    "system": ({"system": "Be short."}, prompt_length, ...),
+    "system": ({"system": "Be very, very short."}, prompt_length, ...),
     "max_tokens": ({"max_tokens": 5}, submitted("max_tokens"), 5),
     "stop_sequences": ({"stop_sequences": ["fish"]}, text_of, "One "),
     "temperature": ({"temperature": 0.5}, sampling("temperature"), 0.5),
