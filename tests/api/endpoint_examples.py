@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from server.messages import GrammarKind
-from tests.api.examples import FUNCTION, Exchange, Seen, grammar, prompt_length, sampling, submitted
+from tests.api.examples import FUNCTION, Seen, grammar, prompt_length, sampling, submitted
 from tests.api.examples import text as text_of
+from tests.api.exchange import Exchange
 from tests.api.harness import picture_url
 
 Example = tuple[dict[str, Any], Seen, Any]

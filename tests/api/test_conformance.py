@@ -13,7 +13,8 @@ from server.api.parameters import Parameter, Support
 from server.frontend.tokenizer import Tokenizer
 from server.messages import Delta, FinishReason
 from tests.api.conftest import Rig
-from tests.api.examples import EXAMPLES, TEXT, Exchange
+from tests.api.examples import EXAMPLES, TEXT
+from tests.api.exchange import Exchange
 from tests.api.harness import MODEL, chat, picture_url
 
 ROWS: dict[Support, list[Parameter]] = {

@@ -13,7 +13,8 @@ from server.api.parameters import Support
 from server.frontend.tokenizer import Tokenizer
 from tests.api.conftest import Rig
 from tests.api.endpoint_examples import OWN, Example, count
-from tests.api.examples import EXAMPLES, TEXT, Exchange
+from tests.api.examples import EXAMPLES, TEXT
+from tests.api.exchange import Exchange
 
 CHAT = ENDPOINTS[0].table
 

@@ -10,7 +10,7 @@ import pytest
 from server.api.capabilities import ENDPOINTS, Endpoint
 from server.api.parameters import Parameter, Support
 from tests.api.conftest import Rig
-from tests.api.examples import BODIES
+from tests.api.exchange import BODIES
 from tests.api.fake_engine import says
 
 VALUES: dict[str, Any] = {

@@ -174,7 +174,7 @@ def test_limits_of_videos_come_from_the_settings(tokenizer: Tokenizer) -> None:
         ("max_image_pixels", 99, "video_too_large"),
         ("video_timeout_s", 0.001, "invalid_video"),
     ):
-        preparer = Preparer(Settings.model_validate({limit: value}), SPEC, tokenizer)
+        preparer = make(Settings.model_validate({limit: value}), tokenizer)
         try:
             error = rejection(preparer, [part])
             assert (error.code, error.param) == (code, "messages[0].content[0].video_url.url")

@@ -12,7 +12,7 @@ from tests.e2e.daemon import MODEL, Daemon, image_part, text_part
 PICTURE_TOKENS = 4
 BLOCK_TOKENS = 16
 QUESTION = "Please describe everything that can be seen in this image, from left to right."
-ASKED = [
+ASKED: list[dict[str, Any]] = [
     {"role": "user", "content": [image_part("rgb_tall.png"), text_part(QUESTION)]},
 ]
 SCHEMA = {
