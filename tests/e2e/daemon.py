@@ -18,7 +18,7 @@ import psutil
 
 from tests import golden
 
-START_S = 60
+START_S = 180
 MODEL = "tiny-a"
 ADDRESS = re.compile(r"on (http://\S+)")
 
