@@ -27,6 +27,7 @@ async def _serve_until_told(assignment: Assignment) -> None:
         socket.socket(fileno=assignment.listener_fd),
         run_dir=Path(assignment.run_dir),
         name=assignment.name,
+        restarts=assignment.restarts,
         shutdown=shutdown,
     )
 

@@ -42,6 +42,8 @@ class Assignment(msgspec.Struct, frozen=True):
     rank: int = 0
     epoch: int = 0
     """How often the ranks were started before; each time they meet at another place."""
+    restarts: int = 0
+    """Children that have been started again so far."""
 
     def parsed_settings(self) -> Settings:
         return Settings(**self.settings)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from server.child import Assignment, run_child
 from server.distributed.plans import OrderReceiver, OrderSender
 from server.engine.grammar import GrammarCompiler
@@ -36,7 +38,7 @@ def run_engine(assignment: Assignment) -> None:
     runner = build_runner(assignment, settings)
     try:
         settle_budget(runner, settings)
-        ready = runner.describe()
+        ready = msgspec.structs.replace(runner.describe(), restarts=assignment.restarts)
         for line in summary(assignment, ready):
             log.info("%s", line)
         Engine(

@@ -140,6 +140,9 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
     dtype: str
     device: str
     ranks: int
+    restarts: int = 0
+    """Processes of the daemon that were started again before this engine was."""
+    weights_load_s: float = 0.0
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -165,6 +168,10 @@ class Delta(msgspec.Struct, frozen=True, array_like=True):
     """One for each of `token_ids`, where they were asked for."""
     prompt_logprobs: list[TokenLogprob] | None = None
     """For the prompt's tokens from the second on; on the first delta with tokens."""
+    queued_s: float = 0.0
+    """From its arrival in the engine to its first step; on the first delta with tokens."""
+    prefill_s: float = 0.0
+    """From its first step to its first token; on the first delta with tokens."""
 
 
 class Gauges(msgspec.Struct, frozen=True, array_like=True):
@@ -185,11 +192,24 @@ class Gauges(msgspec.Struct, frozen=True, array_like=True):
     steps_total: int = 0
 
 
+class StepReport(msgspec.Struct, frozen=True, array_like=True):
+    """What a step was, for metrics."""
+
+    seconds: float
+    """How long it kept the device: since its launch, or since the end of the step before it."""
+    tokens: int
+    """Positions that it computed."""
+    encode_seconds: float = 0.0
+    """Spent in the vision tower; 0 where it encoded no picture."""
+
+
 class Outputs(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """One message per step and API process."""
 
     deltas: list[Delta]
     gauges: Gauges
+    step: StepReport | None = None
+    """The step that this tells of; None where something else was the occasion."""
 
 
 ToEngine = Submit | Cancel | Hello

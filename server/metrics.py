@@ -1,18 +1,20 @@
 """What Prometheus scrapes: the engine's last report, and what the API process counts itself.
 
-Each process owns a registry, so nothing is global and tests do not see each other. Labels hold
-numbers and fixed words only, never anything that a client sent.
+Each process owns its series, so nothing is global and tests do not see each other. Labels hold
+numbers and fixed words only, never anything that a client sent. A scrape reads numbers that are
+there already: it never asks the engine. docs/operations.md says what each series is good for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-from server.messages import Gauges
+from server import __version__
+from server.buckets import FIRST_TOKEN_S, PHASE_S, REQUEST_S, REQUEST_TOKENS, STEP_S, STEP_TOKENS
+from server.messages import FinishReason, Gauges, Ready, StepReport
+from server.series import Counter, Histogram, Info, Reading, Series, labels
+from server.vllm_names import ALIASES
 
 GAUGES: Mapping[str, str] = {
     "requests_running": "Requests that the engine is working on.",
@@ -33,42 +35,209 @@ COUNTERS: Mapping[str, str] = {
 }
 
 
-class EngineCollector(Collector):
-    """Reads the engine's last report at each scrape."""
+class EngineView(Protocol):
+    """What the API process knows of the engine without asking it."""
 
-    def __init__(self, latest: Callable[[], Gauges]) -> None:
-        self._latest = latest
+    @property
+    def latest(self) -> Gauges: ...
 
-    def collect(self) -> Iterator[Metric]:
-        report = self._latest()
-        for name, text in GAUGES.items():
-            yield GaugeMetricFamily(f"internvl_{name}", text, value=getattr(report, name))
-        for name, text in COUNTERS.items():
-            value = getattr(report, f"{name}_total")
-            yield CounterMetricFamily(f"internvl_{name}", text, value=value)
-        yield GaugeMetricFamily(
-            "internvl_kv_cache_usage_ratio",
-            "Share of the KV cache that running requests hold.",
-            value=report.kv_blocks_used / report.kv_blocks if report.kv_blocks else 0.0,
-        )
+    @property
+    def ready(self) -> Ready | None:
+        """None while there is no engine."""
+
+    @property
+    def restarts(self) -> int: ...
 
 
 class ApiMetrics:
-    """The registry of an API process."""
+    """The series of an API process.
 
-    def __init__(self, latest: Callable[[], Gauges]) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(EngineCollector(latest))
-        self._responses = Counter(
-            "internvl_http_responses",
+    Args:
+        aliased_for: the name of the model, to list vLLM's names beside ours.
+    """
+
+    def __init__(self, engine: EngineView, aliased_for: str | None = None) -> None:
+        self._engine = engine
+
+        # Counters.
+        self.responses = Counter(
+            "internvl_http_responses_total",
             "HTTP responses by status code; 499 is a client that went away.",
-            ["code"],
-            registry=self._registry,
+            "code",
+        )
+        self.errors = Counter(
+            "internvl_request_errors_total",
+            "Requests for answers that failed, by error code.",
+            "code",
+        )
+        self.refused = Counter(
+            "internvl_requests_refused_total",
+            "Requests for answers that were turned away before any work, by reason.",
+            "reason",
+        )
+        self.finished = Counter(
+            "internvl_requests_finished_total",
+            "Choices that the engine ended, by reason.",
+            "finished_reason",
+            known=[reason.value for reason in FinishReason],
+        )
+        self.image_tokens = Counter(
+            "internvl_image_tokens_total",
+            "Prompt tokens that stand for pictures, of requests that ended.",
         )
 
+        # Of requests.
+        self.time_to_first_token = Histogram(
+            "internvl_time_to_first_token_seconds",
+            "From the first byte of a request to its first token.",
+            FIRST_TOKEN_S,
+        )
+        self.inter_token_latency = Histogram(
+            "internvl_inter_token_latency_seconds",
+            "Between two tokens of a choice.",
+            STEP_S,
+        )
+        self.time_per_output_token = Histogram(
+            "internvl_time_per_output_token_seconds",
+            "Mean of a request: from its first token to its last, by the tokens after the first.",
+            STEP_S,
+        )
+        self.request_seconds = Histogram(
+            "internvl_request_seconds",
+            "From the first byte of a request to the end of its answer.",
+            REQUEST_S,
+        )
+        self.prepare_seconds = Histogram(
+            "internvl_prepare_seconds",
+            "Checking a request, decoding its pictures and tokenising it.",
+            PHASE_S,
+        )
+        self.picture_decode_seconds = Histogram(
+            "internvl_picture_decode_seconds",
+            "From a picture's file to its pixels.",
+            PHASE_S,
+        )
+        self.queue_seconds = Histogram(
+            "internvl_queue_seconds",
+            "From a request's arrival in the engine to its first step.",
+            PHASE_S,
+        )
+        self.prefill_seconds = Histogram(
+            "internvl_prefill_seconds",
+            "From a request's first step to its first token.",
+            PHASE_S,
+        )
+        self.decode_seconds = Histogram(
+            "internvl_decode_seconds",
+            "From a request's first token to its last.",
+            REQUEST_S,
+        )
+        self.request_prompt_tokens = Histogram(
+            "internvl_request_prompt_tokens",
+            "Prompt tokens of a request that ended, as its usage says.",
+            REQUEST_TOKENS,
+        )
+        self.request_output_tokens = Histogram(
+            "internvl_request_output_tokens",
+            "Tokens answered to a request that ended, as its usage says.",
+            REQUEST_TOKENS,
+        )
+
+        # Of steps.
+        self.step_seconds = Histogram(
+            "internvl_step_seconds",
+            "How long a step kept the device: since its launch or the end of the step before.",
+            STEP_S,
+        )
+        self.step_tokens = Histogram(
+            "internvl_step_tokens",
+            "Positions that a step computed.",
+            STEP_TOKENS,
+        )
+        self.encode_seconds = Histogram(
+            "internvl_encode_seconds",
+            "How long the vision tower took for the pictures of a step.",
+            PHASE_S,
+        )
+
+        counted = [one for one in vars(self).values() if isinstance(one, Counter | Histogram)]
+        self._series: list[Series] = [*_of_engine(engine), *counted]
+        self._aliased_for = aliased_for
+
     def count_response(self, status: int) -> None:
-        self._responses.labels(code=str(status)).inc()
+        self.responses.increase(str(status))
+
+    def observe_step(self, step: StepReport) -> None:
+        self.step_seconds.observe(step.seconds)
+        self.step_tokens.observe(step.tokens)
+        if step.encode_seconds:
+            self.encode_seconds.observe(step.encode_seconds)
 
     def render(self) -> bytes:
         """Prometheus' text format."""
-        return generate_latest(self._registry)
+        text = "".join(one.render(one.name) for one in self._series)
+        if self._aliased_for is not None:
+            text += self._render_aliases(labels({"model_name": self._aliased_for}))
+        return text.encode()
+
+    def _render_aliases(self, constant: str) -> str:
+        return "".join(
+            one.render(alias, constant)
+            for one in self._series
+            for alias in ALIASES.get(one.name, ())
+        )
+
+
+def _of_engine(engine: EngineView) -> Iterator[Series]:
+    """What the engine has said last."""
+    for field, text in GAUGES.items():
+        yield Reading(f"internvl_{field}", text, "gauge", _latest(engine, field))
+    for field, text in COUNTERS.items():
+        total = f"{field}_total"
+        yield Reading(f"internvl_{total}", text, "counter", _latest(engine, total))
+    yield Reading(
+        "internvl_kv_cache_usage_ratio",
+        "Share of the KV cache that running requests hold, from 0 to 1.",
+        "gauge",
+        lambda: engine.latest.kv_blocks_used / max(1, engine.latest.kv_blocks),
+    )
+    yield Reading(
+        "internvl_request_slots",
+        "Requests that can run at once.",
+        "gauge",
+        lambda: engine.ready.max_num_seqs if engine.ready else 0,
+    )
+    yield Reading(
+        "internvl_engine_ready",
+        "1 while the engine takes requests.",
+        "gauge",
+        lambda: int(engine.ready is not None),
+    )
+    yield Reading(
+        "internvl_restarts_total",
+        "Processes of this daemon that ended and were started again.",
+        "counter",
+        lambda: engine.restarts,
+    )
+    yield Reading(
+        "internvl_weights_load_seconds",
+        "How long the last start of the engine read weights.",
+        "gauge",
+        lambda: engine.ready.weights_load_s if engine.ready else 0.0,
+    )
+    yield Info(
+        "internvl_cache_config_info",
+        "The KV cache: tokens in a block, and blocks.",
+        lambda: _cache_config(engine.ready),
+    )
+    yield Info("internvl_build_info", "What serves.", lambda: {"version": __version__})
+
+
+def _latest(engine: EngineView, field: str) -> Callable[[], float]:
+    return lambda: float(getattr(engine.latest, field))
+
+
+def _cache_config(ready: Ready | None) -> Mapping[str, object]:
+    if ready is None:
+        return {}
+    return {"block_size": ready.kv_block_size, "num_gpu_blocks": ready.kv_blocks}

@@ -176,6 +176,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe messages that are logged."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines to be read by people, or one JSON object each."
+    )
+    vllm_metrics: bool = Field(
+        True,
+        description="List in /metrics, beside our names, those that vLLM gave to the same "
+        "quantities; routers and dashboards know them.",
+    )
 
     def names(self) -> tuple[str, ...]:
         """Model names that requests may use, the answering one first."""

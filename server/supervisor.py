@@ -185,6 +185,7 @@ class Supervisor:
                 address=address(self._listener),
                 rank=rank,
                 epoch=epoch,
+                restarts=max(0, epoch + 1 - len(self._units)),
             )
             self._start_child(unit, assignment)
 

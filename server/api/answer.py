@@ -8,7 +8,6 @@ that the token belongs to.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,8 +123,6 @@ class Answer:
     def __init__(self, prompt: Prompt, choices: Sequence[Choice]) -> None:
         self.prompt = prompt
         self.choices = choices
-        self.first_token_at: float | None = None
-        """Monotonic clock, in seconds."""
 
     def take(self, index: int, delta: Delta, cancel: Callable[[int], None]) -> News | None:
         """Takes what has arrived for a choice; None when that has ended before.
@@ -133,8 +130,6 @@ class Answer:
         Args:
             cancel: ends a choice in the engine; called when one meets a stop string.
         """
-        if self.first_token_at is None:
-            self.first_token_at = time.monotonic()
         choice = self.choices[index]
         if choice.finish_reason is not None:
             return None  # computed before the engine heard that this choice had met a stop string

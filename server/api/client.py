@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -26,6 +26,7 @@ from server.messages import (
     Hello,
     Outputs,
     Ready,
+    StepReport,
     Submit,
     ToEngine,
 )
@@ -53,11 +54,14 @@ class EngineClient:
 
     Args:
         max_open: choices that may be open at once; beyond it `submit` answers 429.
+        restarts: of processes of the daemon, before this one was started.
     """
 
-    def __init__(self, endpoint: ApiEndpoint, max_open: int) -> None:
+    def __init__(self, endpoint: ApiEndpoint, max_open: int, restarts: int = 0) -> None:
         self.ready: Ready | None = None
         self.latest = Gauges()
+        self.restarts = restarts
+        self.on_step: Callable[[StepReport], None] | None = None
         self._endpoint = endpoint
         self._max_open = max_open
         self._next_id = itertools.count(1)
@@ -171,6 +175,7 @@ class EngineClient:
             message = await self._endpoint.receive()
             if isinstance(message, Ready):
                 self.ready, self._had_engine = message, True
+                self.restarts = max(self.restarts, message.restarts)
                 log.info("engine ready: %s on %s", message.dtype, message.device)
             else:
                 self._dispatch(message)
@@ -179,6 +184,8 @@ class EngineClient:
 
     def _dispatch(self, outputs: Outputs) -> None:
         self.latest = outputs.gauges
+        if outputs.step is not None and self.on_step is not None:
+            self.on_step(outputs.step)
         for delta in outputs.deltas:
             submission = self._open.get(delta.id)
             if submission is None:

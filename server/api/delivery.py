@@ -61,9 +61,10 @@ async def handle(
     Args:
         kind: how the log calls such requests.
     """
-    record = ChatRecord(request.state.request_id, kind)
+    record = ChatRecord(request.state.request_id, kind, service.metrics)
     try:
         body = await read_json(request, service.settings.max_body_bytes)
+        record.read(request.headers.get("content-length", ""))
         return await until_disconnect(request.receive, respond(body, record))
     except ApiError as failure:
         record.failure = failure.code
@@ -104,11 +105,13 @@ async def deliver(service: Service, work: Work, record: ChatRecord) -> Response:
     answer, reply, headers = work.answer, work.reply, work.headers
     record.answer = answer
     submission = service.client.submit(work.submits, work.pictures)
+    record.submitted(len(work.pictures))
     with contextlib.ExitStack() as owner:
         owner.enter_context(submission)
         if not work.stream:
             async for deltas in submission:
                 for index, delta in deltas:
+                    record.take(index, delta)
                     answer.take(index, delta, submission.cancel)
             record.write(200)
             return json_response(reply.body(), headers=headers)
@@ -136,6 +139,7 @@ async def _frames(
         async for deltas in submission:
             frames = b""
             for index, delta in deltas:
+                record.take(index, delta)
                 if news := answer.take(index, delta, submission.cancel):
                     frames += reply.news(news)
             if frames:

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from server import __version__, errors
@@ -16,6 +15,7 @@ from server.api.service import Service
 from server.api.shapes import ModelList, ModelShape, Version, answers
 from server.api.validation import model_not_found
 from server.frontend.video import video_is_installed
+from server.series import CONTENT_TYPE
 
 RANDOM_WEIGHTS_NOTE = (
     "A small model with seeded random weights, so its answers are noise. "
@@ -106,6 +106,6 @@ def operations_routes(service: Service) -> APIRouter:
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 
     return router

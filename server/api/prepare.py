@@ -47,7 +47,11 @@ class Prepared:
 
 
 class Preparer:
-    """Prepares requests for one checkpoint. Close it to end its threads and its process."""
+    """Prepares requests for one checkpoint. Close it to end its threads and its process.
+
+    Args:
+        decoded: told how many seconds each picture took, from threads.
+    """
 
     def __init__(
         self,
@@ -55,10 +59,11 @@ class Preparer:
         spec: ModelSpec,
         tokenizer: Tokenizer,
         checker: GrammarChecker,
+        decoded: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(tokenizer, spec.tokens_per_image, spec.system_message)
-        self._media = MediaLoader(settings, spec.vision.image_size)
+        self._media = MediaLoader(settings, spec.vision.image_size, decoded)
         self._engine_requests = EngineRequests(settings, spec, tokenizer)
         token_chars_max = max(
             len(tokenizer.token_name(token_id)) for token_id in range(tokenizer.vocab_size)

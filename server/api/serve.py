@@ -45,6 +45,7 @@ async def serve(
     run_dir: Path,
     name: str,
     shutdown: asyncio.Event,
+    restarts: int = 0,
 ) -> None:
     """Serves until `shutdown` is set, then ends what is open and returns.
 
@@ -53,6 +54,7 @@ async def serve(
         listener: bound socket, perhaps shared with other API processes; it is closed at the end.
         run_dir: where the engine's socket is or will be.
         name: of this process towards the engine; unique among the API processes.
+        restarts: how many of the daemon's processes were started again so far.
 
     Raises:
         CheckpointError: the folder cannot be served.
@@ -61,7 +63,7 @@ async def serve(
     # and without it every chunk of a stream waits for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.closing(ApiEndpoint(run_dir, name)) as endpoint:
-        client = EngineClient(endpoint, settings.max_waiting_requests)
+        client = EngineClient(endpoint, settings.max_waiting_requests, restarts)
         server = _Server(_config(create_app(Service.load(settings, checkpoint, client))))
         stopping = asyncio.create_task(_stop(server, client, shutdown))
         try:

@@ -42,17 +42,20 @@ class Service:
         """
         spec = ModelSpec.load(checkpoint)
         tokenizer = Tokenizer.load(checkpoint)
+        metrics = ApiMetrics(client, settings.names()[0] if settings.vllm_metrics else None)
+        client.on_step = metrics.observe_step
         return cls(
             settings=settings,
             names=settings.names(),
             client=client,
-            metrics=ApiMetrics(lambda: client.latest),
+            metrics=metrics,
             tokenizer=tokenizer,
             preparer=Preparer(
                 settings,
                 spec,
                 tokenizer,
                 GrammarChecker(checkpoint, settings.grammar_timeout_s),
+                metrics.picture_decode_seconds.observe,
             ),
             fingerprint=_fingerprint(settings, checkpoint),
             started_at=int(time.time()),

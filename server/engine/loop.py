@@ -15,8 +15,18 @@ from typing import NoReturn
 from server.engine.intake import Compiler, Incoming, Intake
 from server.engine.plan import Pending, Runner, StepPlan
 from server.engine.scheduler import PeerDelta, Scheduler
+from server.engine.step_clock import StepClock
 from server.ipc import EngineEndpoint
-from server.messages import Cancel, Delta, FinishReason, Hello, Outputs, Ready, Submit
+from server.messages import (
+    Cancel,
+    Delta,
+    FinishReason,
+    Hello,
+    Outputs,
+    Ready,
+    StepReport,
+    Submit,
+)
 
 DEPTH = 2
 COMPILING_POLL_S = 0.002
@@ -54,6 +64,7 @@ class Engine:
         self._check_integrity = check_integrity
         self._pending: deque[tuple[StepPlan, Pending]] = deque()
         self._peers: set[bytes] = set()
+        self._step_clock = StepClock()
 
     def run(self) -> NoReturn:
         """Serves until the process is told to end. What the device raises ends the loop too."""
@@ -69,12 +80,15 @@ class Engine:
         self._receive(wait_s)
         plan = self._scheduler.schedule()
         if plan is not None:
+            self._step_clock.launch(plan)
             self._pending.append((plan, self._runner.launch(plan)))
             if len(self._pending) == 1:
                 self._provide_masks()
         if self._pending and (plan is None or len(self._pending) == DEPTH):
             _, oldest = self._pending.popleft()
-            self._report(self._scheduler.retire(oldest.result()))
+            result = oldest.result()
+            step = self._step_clock.end(result)
+            self._report(self._scheduler.retire(result), step)
             self._provide_masks()
         if self._check_integrity:
             self._scheduler.check_integrity()
@@ -118,11 +132,11 @@ class Engine:
         self._peers.add(peer)
         self._endpoint.send(peer, self._ready)
 
-    def _report(self, deltas: Iterable[PeerDelta]) -> None:
+    def _report(self, deltas: Iterable[PeerDelta], step: StepReport | None = None) -> None:
         """One message to each API process, also to those without news: the gauges are for all."""
         by_peer: dict[bytes, list[Delta]] = {peer: [] for peer in self._peers}
         for peer, delta in deltas:
             by_peer.setdefault(peer, []).append(delta)
         gauges = self._scheduler.gauges()
         for peer, news in by_peer.items():
-            self._endpoint.send(peer, Outputs(news, gauges))
+            self._endpoint.send(peer, Outputs(news, gauges, step))

@@ -104,6 +104,8 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True):
     logprobs: list[TokenLogprob | None] = []
     """Beside `token_ids`; empty where no row asked for them."""
     prompt_logprobs: list[PromptLogprobs] = []
+    encode_seconds: float = 0.0
+    """Spent in the vision tower."""
 
 
 class Pending(Protocol):

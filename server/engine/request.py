@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,10 @@ class Request:
     """Of the prompt's tokens from the second on, as far as they are known."""
     cached_tokens: int = 0
     """Prompt tokens that the first admission found in the prefix cache."""
+    arrived_s: float = field(default_factory=time.monotonic)
+    """When the scheduler got it. Times are reported; nothing is decided by them."""
+    entered_s: float = 0.0
+    """When it was admitted first."""
     _keys: list[bytes] = field(default_factory=list)
 
     @classmethod
@@ -140,6 +145,10 @@ class Request:
                 return "a picture has the wrong size"
             end = image.offset + image.length
         return "a picture lies outside the prompt" if end > self.prompt_length else None
+
+    def waits(self) -> tuple[float, float]:
+        """Seconds that a request with a first token was in the queue, and then in its prompt."""
+        return self.entered_s - self.arrived_s, time.monotonic() - self.entered_s
 
     @property
     def length(self) -> int:

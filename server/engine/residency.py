@@ -7,6 +7,7 @@ known tokens are offered to the prefix cache. Who enters and who has to leave is
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Collection
 
 from server.engine.blocks import BlockPool
@@ -74,6 +75,7 @@ class Residency:
         """Counts a prompt once, also when the request enters again after a preemption."""
         if not request.admitted:
             request.admitted = True
+            request.entered_s = time.monotonic()
             request.cached_tokens = min(computed, request.prompt_length)
             self._totals.prompt_tokens += request.prompt_length
             self._totals.cached_tokens += request.cached_tokens

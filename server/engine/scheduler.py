@@ -227,6 +227,7 @@ class Scheduler:
             self._finish(request)
         first = len(request.tokens) == request.prompt_length + 1
         wants_prompt = request.prompt_logprobs_wanted is not None
+        queued_s, prefill_s = request.waits() if first else (0.0, 0.0)
         return Delta(
             request.id,
             [token],
@@ -235,6 +236,8 @@ class Scheduler:
             error=GRAMMAR_FAILED if finish is FinishReason.ERROR else None,
             logprobs=None if logprob is None else [logprob],
             prompt_logprobs=request.prompt_logprobs if first and wants_prompt else None,
+            queued_s=queued_s,
+            prefill_s=prefill_s,
         )
 
     def _finish_reason(self, request: Request, token: int) -> FinishReason | None:

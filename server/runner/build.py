@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +61,13 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     log.info("norms, rotation, activations: %s", reason)
     groups = _meet(settings, place, plan, device)
     shard = plan.ranks[place.rank]
+    began_s = time.monotonic()
     if settings.load_format == "dummy":
         log.warning("--load-format dummy: the weights are RANDOM")
         model = dummy_model(spec, dtype, device, shard=shard, groups=groups)
     else:
         model = load_model(folder, spec, dtype, device, _log_shard, shard=shard, groups=groups)
+    weights_load_s = time.monotonic() - began_s
     model.use(ops)
     limits = plan_limits(
         settings,
@@ -85,6 +88,7 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
         device=device,
     )
     runner = LocalRunner(model, cache, limits, groups, backend.batch)
+    runner.weights_load_s = weights_load_s
     if backend.decode is not None:
         runner.capture_graphs(backend.decode, CudaCapture())
     return runner

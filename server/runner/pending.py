@@ -12,6 +12,7 @@ from torch import Tensor
 from server.engine.plan import PromptLogprobs, StepResult
 from server.messages import TokenLogprob
 from server.runner.logprobs import Logprobs
+from server.runner.stopwatch import Stopwatch
 
 Masks = Sequence[bytes | None]
 
@@ -38,6 +39,8 @@ class Sampled:
     """How many of the likeliest each row asked for; empty where none did."""
     prompts: list[PromptPart]
     arrived: torch.cuda.Event | None = None
+    encoding: Stopwatch | None = None
+    """Of the vision tower, where it had something to do."""
 
     def to_host(self) -> Sampled:
         """Starts the copies, which `wait` waits for; nothing to do on a CPU."""
@@ -53,6 +56,7 @@ class Sampled:
                 for p in self.prompts
             ],
             event,
+            self.encoding,
         )
         event.record()
         return copy
@@ -64,7 +68,10 @@ class Sampled:
             PromptLogprobs(p.slot, p.position, p.logprobs.listed([p.top] * len(p.logprobs.chosen)))
             for p in self.prompts
         ]
-        return StepResult(step, self.token_ids.tolist(), self._listed_logprobs(), prompts)
+        encode_seconds = self.encoding.seconds() if self.encoding else 0.0
+        return StepResult(
+            step, self.token_ids.tolist(), self._listed_logprobs(), prompts, encode_seconds
+        )
 
     def _listed_logprobs(self) -> list[TokenLogprob | None]:
         if self.logprobs is None:

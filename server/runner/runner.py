@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from server.runner.inputs import Ints, StepLayout
 from server.runner.logprobs import Logprobs
 from server.runner.pending import Masks, PendingStep, PromptPart, Sampled
 from server.runner.slots import Slot, Slots
+from server.runner.stopwatch import Stopwatch
 from server.runner.vocabulary import Vocabulary
 
 
@@ -70,6 +73,7 @@ class LocalRunner:
         self._awaiting_masks: deque[Future[Masks]] = deque()
         self._graphs: DecodeGraphs | None = None
         self._encode_images = model.encode_images
+        self.weights_load_s = 0.0
 
     def capture_graphs(self, batch: type[DecodeBatch], capture: Capture) -> None:
         """Lets steady decode steps and the vision tower run as graphs from here on. The cache needs
@@ -113,6 +117,7 @@ class LocalRunner:
             dtype=str(self._model.dtype).removeprefix("torch."),
             device=str(self._device),
             ranks=ranks,
+            weights_load_s=self.weights_load_s,
         )
 
     def close(self) -> None:
@@ -123,7 +128,9 @@ class LocalRunner:
     @torch.inference_mode()
     def _execute(self, plan: StepPlan, masks: Future[Masks]) -> Sampled:
         rows = self._slots.apply(plan)
-        self._encode(plan.encodes)
+        encoding = Stopwatch(self._device) if plan.encodes else None
+        with encoding.running() if encoding else nullcontext():
+            self._encode(plan.encodes)
         slots = [self._slots[row.slot] for row in rows]
         layout = StepLayout.of(rows, slots)
         prompts: list[PromptPart] = []
@@ -140,7 +147,8 @@ class LocalRunner:
                     prompts += self._prompt_logprobs(row, slot, states)
         for row, slot in zip(rows, slots, strict=True):
             slot.computed += row.count
-        return self._sample(logits, layout.sampling_slots, plan.masked, masks, prompts).to_host()
+        sampled = self._sample(logits, layout.sampling_slots, plan.masked, masks, prompts)
+        return replace(sampled, encoding=encoding).to_host()
 
     def _encode(self, encodes: Sequence[Encode]) -> None:
         """Puts pictures' embeddings into their slots. Towers take turns at the pictures, and then

@@ -150,17 +150,6 @@ def test_usage() -> None:
     }
 
 
-def test_time_of_the_first_token() -> None:
-    answer = new_answer(new_choice())
-    times = [answer.first_token_at]
-    for _ in range(2):
-        answer.take(0, Delta(1, [5]), lambda _: None)
-        times.append(answer.first_token_at)
-    assert times[0] is None
-    assert times[1] is not None
-    assert times[2] == times[1]
-
-
 def scored(ids: Sequence[int], begin: int) -> list[TokenLogprob]:
     return [TokenLogprob(-float(begin + place), [], []) for place in range(len(ids))]
 

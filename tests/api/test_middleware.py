@@ -8,12 +8,12 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.middleware import Envelope
-from server.messages import Gauges
 from server.metrics import ApiMetrics
+from tests.views import View
 
 
 def new_metrics() -> ApiMetrics:
-    return ApiMetrics(Gauges)
+    return ApiMetrics(View())
 
 
 def run(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ from server.messages import (
     Hello,
     Outputs,
     Ready,
+    StepReport,
     Submit,
     ToApi,
     ToEngine,
@@ -223,3 +225,29 @@ def test_a_request_that_cannot_run_is_answered_while_idle(setting: Setting) -> N
     client.send(make_submit(1, []))
     (delta,) = setting.answers(client)[1]
     assert delta.finish is FinishReason.ERROR
+
+
+def test_every_step_is_reported_with_its_tokens(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    client.send(make_submit(1, range(9), max_tokens=3))
+    steps: list[StepReport] = []
+    while sum(step.tokens for step in steps) < 11:
+        setting.engine.step(wait_s=1)
+        while client.poll():
+            message = client.receive()
+            assert isinstance(message, Outputs)
+            steps += [message.step] if message.step else []
+    assert [step.tokens for step in steps] == [9, 1, 1]
+    assert all(step.seconds > 0 for step in steps)
+
+
+def test_the_first_token_tells_how_long_the_request_waited(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.engine.request.time", SimpleNamespace(monotonic=lambda: 10.0))
+    monkeypatch.setattr("server.engine.residency.time", SimpleNamespace(monotonic=lambda: 4.0))
+    client = setting.connect("api-0")
+    client.send(make_submit(1, range(5), max_tokens=3))
+    first, *others = setting.answers(client)[1]
+    assert first.prefill_s == 6.0
+    assert all(delta.queued_s == delta.prefill_s == 0 for delta in others)

@@ -1,0 +1,39 @@
+"""How long steps keep the device, for metrics; nothing is decided by it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from server.engine.plan import StepPlan, StepResult
+from server.messages import StepReport
+
+
+class StepClock:
+    """Told of every launch and every end, in order.
+
+    Args:
+        clock: in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._launched: deque[tuple[float, int]] = deque()
+        self._rows = 0
+        self._ended_s = 0.0
+
+    def launch(self, plan: StepPlan) -> None:
+        if plan.rows is not None:
+            self._rows = len(plan.rows)
+        tokens = self._rows if plan.rows is None else sum(row.count for row in plan.rows)
+        self._launched.append((self._clock(), tokens))
+
+    def end(self, result: StepResult) -> StepReport:
+        """Of the oldest launched step. Steps overlap: the device turns to a step when it has done
+        the one before, or at the launch where it had nothing to do."""
+        launched_s, tokens = self._launched.popleft()
+        now_s = self._clock()
+        began_s = max(launched_s, self._ended_s)
+        self._ended_s = now_s
+        return StepReport(now_s - began_s, tokens, result.encode_seconds)
