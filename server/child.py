@@ -53,7 +53,8 @@ def run_child(run: Callable[[Assignment], None]) -> None:
     """Reads the assignment and runs it to its end."""
     assignment = msgspec.json.decode(sys.stdin.readline(), type=Assignment)
     threading.Thread(target=_die_with_supervisor, daemon=True).start()
-    logs.configure(assignment.settings["log_level"], assignment.name)
+    settings = assignment.settings
+    logs.configure(settings["log_level"], assignment.name, settings["log_format"])
     try:
         run(assignment)
     except (CheckpointError, StartupError) as error:

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = Settings(**flags)
     except ValidationError as error:
         sys.exit("\n".join(f"internvl-serve: {line}" for line in explain(error)))
-    logs.configure(settings.log_level, "main")
+    logs.configure(settings.log_level, "main", settings.log_format)
     try:
         sys.exit(serve(settings))
     except StartupError as error:

@@ -15,6 +15,7 @@ from typing import NoReturn
 from server.engine.intake import Compiler, Incoming, Intake
 from server.engine.plan import Pending, Runner, StepPlan
 from server.engine.scheduler import PeerDelta, Scheduler
+from server.engine.state_line import StateLine
 from server.engine.step_clock import StepClock
 from server.ipc import EngineEndpoint
 from server.messages import (
@@ -65,6 +66,7 @@ class Engine:
         self._pending: deque[tuple[StepPlan, Pending]] = deque()
         self._peers: set[bytes] = set()
         self._step_clock = StepClock()
+        self._state_line = StateLine()
 
     def run(self) -> NoReturn:
         """Serves until the process is told to end. What the device raises ends the loop too."""
@@ -138,5 +140,6 @@ class Engine:
         for peer, delta in deltas:
             by_peer.setdefault(peer, []).append(delta)
         gauges = self._scheduler.gauges()
+        self._state_line.note(gauges)
         for peer, news in by_peer.items():
             self._endpoint.send(peer, Outputs(news, gauges, step))
