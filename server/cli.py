@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from server import __version__, logs, planner, terminal
+from server.bench import arguments as bench_arguments
 from server.errors import CheckpointError, StartupError
 from server.model.locate import locate, locate_config
 from server.settings import ENV_PREFIX, Settings
@@ -26,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = build_parser().parse_args(argv)
     if arguments.command == "plan":
         sys.exit(plan(arguments))
+    if arguments.command == "bench":
+        from server.bench import command  # noqa: PLC0415 - nothing else needs what it loads
+
+        sys.exit(command.run(arguments))
     if arguments.command != "serve":
         sys.exit(terminal.run(arguments))
     flags = vars(arguments)
@@ -77,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve_command = commands.add_parser("serve", help="serve a model over HTTP")
     planner.add_command(commands)
     terminal.add_commands(commands)
+    bench_arguments.add_command(commands)
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")
         help_text = f"{field.description} [{default_text(field)}env: {ENV_PREFIX}{name.upper()}]"

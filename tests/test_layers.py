@@ -39,8 +39,9 @@ ALLOWED = {
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
     "supervisor": LEAVES | {"child"},
     "terminal": set(),
+    "bench": set(),
     "planner": LEAVES | {"model.shards", "model.spec"},
-    "cli": LEAVES | {"model.locate", "planner", "supervisor", "terminal"},
+    "cli": LEAVES | {"bench", "model.locate", "planner", "supervisor", "terminal"},
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
     | {"child", "distributed", "engine", "frontend.matchers", "frontend.tokenizer", "ipc"}
@@ -62,6 +63,7 @@ NEVER = {
     "model.spec": {"torch"},
     "model.locate": {"torch"},
     "model.shards": {"torch"},
+    "bench": {"torch", "fastapi"},
     "cli": {"torch", "fastapi"},
     "supervisor": {"torch", "fastapi"},
 }
