@@ -2,13 +2,14 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
-.PHONY: serve test test-clients test-description test-storm lint types format docs eval bench clean
+.PHONY: serve test test-clients test-description test-storm test-observability
+.PHONY: lint types format docs eval bench clean
 
 serve: $(VENV)/.serve
 	$(BIN)/internvl-serve serve $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/clients $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/clients --ignore tests/observability $(ARGS)
 
 # Clients of the field in environments of their own; needs node and npm.
 test-clients: $(VENV)/.test
@@ -21,6 +22,10 @@ test-description: $(VENV)/.test
 # Answers within forty schemas, sixteen at a time.
 test-storm: $(VENV)/.test
 	STORM_GENERATIONS=2000 $(BIN)/python -m pytest tests/e2e/test_grammar_storm.py $(ARGS)
+# Rules and dashboard against a real Prometheus; installs Debian's where it is missing.
+test-observability: $(VENV)/.test
+	scripts/install_prometheus
+	$(BIN)/python -m pytest tests/observability $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
