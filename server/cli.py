@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from server import __version__, logs, planner, terminal
+from server import __version__, logs, planner, terminal, top
 from server.bench import arguments as bench_arguments
 from server.errors import CheckpointError, StartupError
 from server.model.locate import locate, locate_config
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from server.bench import command  # noqa: PLC0415 - nothing else needs what it loads
 
         sys.exit(command.run(arguments))
+    if arguments.command == "top":
+        sys.exit(top.run(arguments))
     if arguments.command != "serve":
         sys.exit(terminal.run(arguments))
     flags = vars(arguments)
@@ -83,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     planner.add_command(commands)
     terminal.add_commands(commands)
     bench_arguments.add_command(commands)
+    top.add_command(commands)
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")
         help_text = f"{field.description} [{default_text(field)}env: {ENV_PREFIX}{name.upper()}]"

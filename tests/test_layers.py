@@ -40,8 +40,9 @@ ALLOWED = {
     "supervisor": LEAVES | {"child"},
     "terminal": set(),
     "bench": set(),
+    "top": set(),
     "planner": LEAVES | {"model.shards", "model.spec"},
-    "cli": LEAVES | {"bench", "model.locate", "planner", "supervisor", "terminal"},
+    "cli": LEAVES | {"bench", "model.locate", "planner", "supervisor", "terminal", "top"},
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
     | {"child", "distributed", "engine", "frontend.matchers", "frontend.tokenizer", "ipc"}
