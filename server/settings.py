@@ -173,11 +173,22 @@ class Settings(BaseSettings):
     check_integrity: bool = Field(
         False, description="Check every invariant of the scheduler after each step; for debugging."
     )
+    profile_steps: int = Field(
+        0,
+        ge=0,
+        description="Write a torch profiler trace of the first so many steps to the folder where "
+        "the daemon was started.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe messages that are logged."
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Log lines to be read by people, or one JSON object each."
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Collector that gets OpenTelemetry traces by OTLP over HTTP, as in "
+        "http://localhost:4318; needs the extra `otel`. Default: no traces.",
     )
     vllm_metrics: bool = Field(
         True,

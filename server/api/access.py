@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from server.api.answer import Answer
+from server.api.tracing import Tracer, Untraced
 from server.messages import Delta
 from server.metrics import ApiMetrics
 
@@ -43,6 +45,9 @@ class ChatRecord:
     kind: str
     """What was asked for, as the line begins."""
     metrics: ApiMetrics
+    tracer: Tracer = field(default_factory=Untraced)
+    caller: Mapping[str, str] = field(default_factory=dict)
+    """The caller's W3C trace context."""
     began_at: float = field(default_factory=time.monotonic)
     body_bytes: int | None = None
     read_at: float | None = None
@@ -94,11 +99,24 @@ class ChatRecord:
         """From the first token to the last."""
         return _between(self.first_token_at, max(self.last_token_at.values(), default=None))
 
+    def phases(self) -> Iterator[tuple[str, float, float]]:
+        """Name, begin and end of what has happened. The engine tells how long a request waited and
+        was computed until its first token, not when: both end with that token."""
+        if self.read_at is not None and self.submitted_at is not None:
+            yield "prepare", self.read_at, self.submitted_at
+        first, queued_s, prefill_s = self.first_token_at, self.queued_s, self.prefill_s
+        if first is None or queued_s is None or prefill_s is None:
+            return
+        yield "queue", first - prefill_s - queued_s, first - prefill_s
+        yield "prefill", first - prefill_s, first
+        yield "decode", first, max(self.last_token_at.values())
+
     def write(self, status: int) -> None:
         """Counts the request and writes its line. 499 stands for a client that went away before the
         response began."""
         total_s = time.monotonic() - self.began_at
         measure(self, status, total_s)
+        self.tracer.request(self, status)
         numbers = self._numbers(total_s)
         words = " ".join(f"{word}={_shown(numbers[name], unit)}" for word, name, unit in WORDS)
         head = {"request_id": self.request_id, "kind": self.kind, "status": status}
@@ -126,10 +144,11 @@ class ChatRecord:
             "total_ms": _ms(total_s),
             "pictures": self.pictures,
             "body_bytes": self.body_bytes,
-            "end": self._end(),
+            "end": self.end(),
         }
 
-    def _end(self) -> str:
+    def end(self) -> str:
+        """The error's code, or why each choice ended."""
         if self.failure is not None:
             return self.failure
         reasons = [choice.finish_reason for choice in self.answer.choices] if self.answer else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,7 @@ def create_app(service: Service) -> FastAPI:
         finally:
             await service.client.stop()
             service.preparer.close()
+            await asyncio.to_thread(service.tracer.close)
 
     app = FastAPI(
         title=TITLE,

@@ -25,6 +25,7 @@ from server.api.responses import internal_error, json_response
 from server.api.service import Service
 from server.api.stream import EventStream
 from server.api.submission import Submission
+from server.api.tracing import caller_of
 from server.errors import ApiError
 from server.messages import Submit
 
@@ -61,7 +62,8 @@ async def handle(
     Args:
         kind: how the log calls such requests.
     """
-    record = ChatRecord(request.state.request_id, kind, service.metrics)
+    caller = caller_of(request.headers)
+    record = ChatRecord(request.state.request_id, kind, service.metrics, service.tracer, caller)
     try:
         body = await read_json(request, service.settings.max_body_bytes)
         record.read(request.headers.get("content-length", ""))

@@ -10,6 +10,7 @@ from pathlib import Path
 from server import __version__
 from server.api.client import EngineClient
 from server.api.prepare import Preparer
+from server.api.tracing import Tracer, open_tracer
 from server.frontend.grammar_check import GrammarChecker
 from server.frontend.tokenizer import Tokenizer
 from server.metrics import ApiMetrics
@@ -26,6 +27,7 @@ class Service:
     """Names that requests may use for the model, the answering one first."""
     client: EngineClient
     metrics: ApiMetrics
+    tracer: Tracer
     tokenizer: Tokenizer
     preparer: Preparer
     fingerprint: str
@@ -39,6 +41,7 @@ class Service:
 
         Raises:
             CheckpointError: names what is missing or wrong.
+            StartupError: traces are to be sent and cannot be made.
         """
         spec = ModelSpec.load(checkpoint)
         tokenizer = Tokenizer.load(checkpoint)
@@ -49,6 +52,7 @@ class Service:
             names=settings.names(),
             client=client,
             metrics=metrics,
+            tracer=open_tracer(settings.otlp_endpoint, __version__),
             tokenizer=tokenizer,
             preparer=Preparer(
                 settings,

@@ -22,6 +22,7 @@ from server.model.weights import ShardLoaded, load_model
 from server.runner.calibrate import measured_budget
 from server.runner.graphs import CudaCapture
 from server.runner.memory import GIB, plan_limits
+from server.runner.profile import StepProfile
 from server.runner.ranks import Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
@@ -89,6 +90,9 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     )
     runner = LocalRunner(model, cache, limits, groups, backend.batch)
     runner.weights_load_s = weights_load_s
+    if settings.profile_steps:
+        path = Path.cwd() / f"internvl-serve-steps-rank{place.rank}.json"
+        runner.profile = StepProfile(settings.profile_steps, path, device)
     if backend.decode is not None:
         runner.capture_graphs(backend.decode, CudaCapture())
     return runner

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from server.runner.graphs import Capture, DecodeGraphs, VisionGraphs
 from server.runner.inputs import Ints, StepLayout
 from server.runner.logprobs import Logprobs
 from server.runner.pending import Masks, PendingStep, PromptPart, Sampled
+from server.runner.profile import StepProfile
 from server.runner.slots import Slot, Slots
 from server.runner.stopwatch import Stopwatch
 from server.runner.vocabulary import Vocabulary
@@ -74,6 +76,7 @@ class LocalRunner:
         self._graphs: DecodeGraphs | None = None
         self._encode_images = model.encode_images
         self.weights_load_s = 0.0
+        self.profile: StepProfile | None = None
 
     def capture_graphs(self, batch: type[DecodeBatch], capture: Capture) -> None:
         """Lets steady decode steps and the vision tower run as graphs from here on. The cache needs
@@ -99,7 +102,10 @@ class LocalRunner:
         if plan.masked:
             self._awaiting_masks.append(masks)
             masks.add_done_callback(lambda _: self._awaiting_masks.popleft())
-        return PendingStep(plan.step, self._thread.submit(self._execute, plan, masks), masks)
+        step = partial(self._execute, plan, masks)
+        if self.profile is not None:
+            step = partial(self.profile.run, step)
+        return PendingStep(plan.step, self._thread.submit(step), masks)
 
     def rehearse(self, plan: StepPlan) -> None:
         """Executes a plan that does not count, before the first that does."""
