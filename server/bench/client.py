@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import aiohttp
 import msgspec
 
 from server.bench.plan import BenchError
@@ -18,6 +18,7 @@ from server.bench.plan import BenchError
 CONNECT_S = 10
 SILENCE_S = 600
 ERROR_CHARS_MAX = 300
+READ_BYTES = 2**20
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -88,15 +89,24 @@ class Server:
         self.base_url = base_url.rstrip("/")
         self._root = self.base_url.removesuffix("/v1")
         self._model = model
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            headers={"authorization": f"Bearer {api_key}"},
-            trust_env=False,
-        )
+        self._api_key = api_key
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        """Made at first use: it belongs to the event loop that runs then."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(connect=CONNECT_S, sock_read=SILENCE_S),
+                headers={"authorization": f"Bearer {self._api_key}"},
+                read_bufsize=READ_BYTES,
+            )
+        return self._session
 
     async def close(self) -> None:
-        await self._http.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def describe(self) -> dict[str, Any]:
         """Model and version, as far as the server tells.
@@ -106,16 +116,22 @@ class Server:
         """
         try:
             if self._model is None:
-                answer = await self._http.get(f"{self.base_url}/models")
-                self._model = str(answer.raise_for_status().json()["data"][0]["id"])
-            version = await self._http.get(f"{self._root}/version")
-        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+                listed = await self._get(f"{self.base_url}/models")
+                self._model = str(listed["data"][0]["id"])
+            try:
+                version = await self._get(f"{self._root}/version")
+            except aiohttp.ClientResponseError:
+                version = None
+        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
             raise BenchError(
                 f"no answer from {self.base_url} ({type(error).__name__}: {error}); name a server "
                 "with --base-url, and its model with --model where it lists none"
             ) from None
-        known = version.json() if version.status_code == 200 else None
-        return {"base_url": self.base_url, "model": self._model, "version": known}
+        return {"base_url": self.base_url, "model": self._model, "version": version}
+
+    async def _get(self, url: str) -> Any:
+        async with self._http.get(url, raise_for_status=True) as response:
+            return await response.json(content_type=None)
 
     async def ask(
         self, fields: dict[str, Any], *, epoch_s: float, due_s: float
@@ -139,7 +155,7 @@ class Server:
         error: str | None = None
         try:
             error = await self._read(body, reading)
-        except (httpx.HTTPError, msgspec.MsgspecError) as failure:
+        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         return reading.measured(epoch_s, due_s, error), "".join(reading.text)
 
@@ -147,10 +163,10 @@ class Server:
         """Fills `reading`; returns what the server objected to."""
         headers = {"content-type": "application/json"}
         url = f"{self.base_url}/chat/completions"
-        async with self._http.stream("POST", url, content=body, headers=headers) as response:
-            if response.status_code != 200:
-                text = (await response.aread()).decode(errors="replace")
-                return f"HTTP {response.status_code}: {text[:ERROR_CHARS_MAX]}"
+        async with self._http.post(url, data=body, headers=headers) as response:
+            if response.status != 200:
+                text = (await response.read()).decode(errors="replace")
+                return f"HTTP {response.status}: {text[:ERROR_CHARS_MAX]}"
             async for now, event in _events(response):
                 if event == b"[DONE]":
                     return None if reading.first_s is not None else "no token came"
@@ -161,10 +177,10 @@ class Server:
         return "the stream ended before its end"
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[tuple[float, bytes]]:
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[float, bytes]]:
     """Data of each event, with the time at which its last byte came."""
     rest = b""
-    async for piece in response.aiter_raw():
+    async for piece in response.content.iter_any():
         now = time.perf_counter()
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:

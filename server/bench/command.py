@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import aiohttp
 from tqdm import tqdm
 
 from server import __version__
@@ -56,7 +56,7 @@ async def measure(server: Server, runs: Sequence[Run], limits: Limits) -> Result
         points = [point for run in runs for point in await _points(server, run, words, limits)]
     finally:
         await server.close()
-    versions = {"internvl-serve": __version__, "httpx": httpx.__version__}
+    versions = {"internvl-serve": __version__, "aiohttp": aiohttp.__version__}
     return Result(
         described, versions | {"Python": platform.python_version()}, began_at, limits, points
     )
