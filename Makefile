@@ -22,6 +22,7 @@ test-description: $(VENV)/.test
 # Answers within forty schemas, sixteen at a time.
 test-storm: $(VENV)/.test
 	STORM_GENERATIONS=2000 $(BIN)/python -m pytest tests/e2e/test_grammar_storm.py $(ARGS)
+
 # Rules and dashboard against a real Prometheus; installs Debian's where it is missing.
 test-observability: $(VENV)/.test
 	scripts/install_prometheus
