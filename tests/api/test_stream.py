@@ -160,7 +160,8 @@ def test_a_silent_stream_carries_comments() -> None:
     connection = Connection()
     run_stream(slow(), connection, keep_alive_s=0.02)
     assert connection.body.startswith(b": keep-alive\n\n")
-    assert connection.body.endswith(b"data: 1\n\n")
+    # A slow machine may add comments behind.
+    assert b"\n\ndata: 1\n\n" in connection.body
 
 
 def test_the_end_is_told_when_the_client_leaves_before_the_first_frame() -> None:
