@@ -7,6 +7,7 @@ else in the package reads the environment.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,19 @@ ENV_PREFIX = "INTERNVL_SERVE_"
 
 def _split_commas(value: Any) -> Any:
     return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+Quantization = Literal["none", "int8", "fp8", "int4"]
+
+
+def _refuse_vision(value: Any) -> Any:
+    if isinstance(value, str) and re.search("vi(t|sion)|all", value.lower()):
+        raise ValueError(
+            "the vision tower and the projector keep 16 bits: the model card says that in 4 bits "
+            "the tower no longer understands pictures; int8, fp8 and int4 quantise the language "
+            "model alone"
+        )
+    return value
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
@@ -55,6 +69,11 @@ class Settings(BaseSettings):
         "auto",
         description="Type of weights and activations; auto is the checkpoint's own type, and "
         "float32 on a CPU without fast bfloat16.",
+    )
+    quantization: Annotated[Quantization, BeforeValidator(_refuse_vision)] = Field(
+        "none",
+        description="8 or 4 bits for the matrices of the language model, quantised while they are "
+        "loaded; fp8 needs an Ada or Hopper GPU. The vision tower keeps 16 bits.",
     )
     attention_backend: Literal["auto", "fa3", "flash_attn", "triton", "torch"] = Field(
         "auto",

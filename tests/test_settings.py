@@ -25,3 +25,14 @@ def test_settings_do_not_change() -> None:
 def test_json_and_back_is_the_same() -> None:
     settings = Settings(served_model_name=("a", "b"), kv_cache_gib=1.5)
     assert Settings(**settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize("wanted", ["int4-vision", "vit:int4", "all"])
+def test_the_vision_tower_is_not_quantised(wanted: str) -> None:
+    with pytest.raises(ValidationError, match="no longer understands pictures"):
+        Settings(quantization=wanted)  # type: ignore[arg-type]
+
+
+def test_unknown_quantizations_are_refused() -> None:
+    with pytest.raises(ValidationError, match="'none', 'int8', 'fp8' or 'int4'"):
+        Settings(quantization="int2")  # type: ignore[arg-type]

@@ -1,16 +1,16 @@
 """The names of a checkpoint's tensors: which part of which parameter each of them fills.
 
 The layout is that of InternVL-Chat-V1-2. A tensor that is kept together with others (query, key and
-value; gate and up) is named as a view of the joined parameter, and a rank's part of a tensor by
-where it is cut out, so copying is all a loader has to do.
+value; gate and up) is named as rows of the joined parameter, and a rank's part of a tensor by where
+it is cut out, so copying is all a loader has to do. Parts of one parameter follow one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, groupby, pairwise
 
-import torch
 from torch import Tensor
 
 from server.model.intern_vit import InternViT, VisionAttention, VisionLayer
@@ -21,11 +21,19 @@ from server.model.llama import Llama, LlamaLayer
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What `target` takes of a stored tensor: as much as it holds along `dim`, from `start` on."""
+    """What `rows` of a parameter take of a stored tensor: as much as they hold along `dim`, from
+    `start` on."""
 
-    target: Tensor
+    parameter: Tensor | Linear
+    rows: range | None = None
+    """None for all of them."""
     dim: int = 0
     start: int = 0
+
+    @property
+    def target(self) -> Tensor:
+        whole = self.parameter.weight if isinstance(self.parameter, Linear) else self.parameter
+        return whole if self.rows is None else whole[self.rows.start : self.rows.stop]
 
 
 Named = Iterator[tuple[str, Part]]
@@ -35,9 +43,43 @@ def checkpoint_parts(model: InternVLChat) -> dict[str, list[Part]]:
     """What a rank needs of every tensor of a checkpoint, by name. Targets of vision layers that
     feed nothing are on the meta device: they belong to the checkpoint and not to the model."""
     parts: dict[str, list[Part]] = {}
-    for name, part in _model(model):
+    for name, part in chain(_model(model), _unused_layers(model)):
         parts.setdefault(name, []).append(part)
     return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A parameter that a rank holds, and what it takes of which tensors."""
+
+    parameter: Tensor | Linear
+    parts: list[tuple[str, Part]]
+
+    @property
+    def deferred(self) -> Linear | None:
+        """The parameter, where it gets memory only to be filled and packed."""
+        linear = self.parameter
+        return linear if isinstance(linear, Linear) and linear.weight.is_meta else None
+
+
+def fillings(model: InternVLChat) -> list[Filling]:
+    """All of them, in the model's order."""
+    named = list(_model(model))
+    groups = groupby(named, key=lambda entry: id(entry[1].parameter))
+    parts = [list(group) for _, group in groups]
+    return [Filling(group[0][1].parameter, group) for group in parts]
+
+
+def linears(model: InternVLChat) -> list[Linear]:
+    """The plain matrices, but for the patch embedding."""
+    held = [filling.parameter for filling in fillings(model)]
+    return [p for p in held if isinstance(p, Linear) and not p.weight.is_meta]
+
+
+def held_bytes(model: InternVLChat) -> int:
+    """Memory of a rank's parameters."""
+    held = [filling.parameter for filling in fillings(model)]
+    return sum(p.size_bytes if isinstance(p, Linear) else p.nbytes for p in held)
 
 
 def checkpoint_tensors(model: InternVLChat) -> dict[str, Tensor]:
@@ -47,11 +89,14 @@ def checkpoint_tensors(model: InternVLChat) -> dict[str, Tensor]:
 
 def _model(model: InternVLChat) -> Named:
     yield from _vision(model.vision)
+    yield from _projector(model.projector)
+    yield from _language(model.language)
+
+
+def _unused_layers(model: InternVLChat) -> Named:
     vision = model.spec.vision
     for index in range(vision.layers_used, vision.num_layers):
         yield from _vision_layer(index, VisionLayer(vision, META))
-    yield from _projector(model.projector)
-    yield from _language(model.language)
 
 
 def _vision(vision: InternViT) -> Named:
@@ -81,14 +126,15 @@ def _vision_attention(prefix: str, attention: VisionAttention) -> Named:
     """One stored matrix holds all queries, then all keys, then all values."""
     first = attention.heads.start * attention.head_dim
     full_width, width = attention.proj.weight.shape
-    for name, tensor in (("weight", attention.qkv.weight), ("bias", attention.qkv.bias)):
-        if tensor is None:
+    for name, parameter in (("weight", attention.qkv), ("bias", attention.qkv.bias)):
+        if parameter is None:
             continue
         if width == full_width:
-            yield f"{prefix}.qkv.{name}", Part(tensor)
+            yield f"{prefix}.qkv.{name}", Part(parameter)
             continue
-        for index, part in enumerate(tensor.chunk(3)):
-            yield f"{prefix}.qkv.{name}", Part(part, start=index * full_width + first)
+        for index in range(3):
+            rows = range(index * width, (index + 1) * width)
+            yield f"{prefix}.qkv.{name}", Part(parameter, rows, start=index * full_width + first)
     if attention.norm:
         yield f"{prefix}.q_norm.weight", Part(attention.norm.q_weight, start=first)
         yield f"{prefix}.k_norm.weight", Part(attention.norm.k_weight, start=first)
@@ -113,17 +159,25 @@ def _language(language: Llama) -> Named:
 def _language_layer(prefix: str, layer: LlamaLayer, language: Llama) -> Named:
     attention, mlp, shard = layer.attention, layer.mlp, language.shard
     size = attention.head_dim
-    q, k, v = torch.split(attention.qkv.weight, [count * size for count in attention.heads])
-    gate, up = mlp.gate_up.weight.chunk(2)
+    q, k, v = _rows_of(attention.qkv, [count * size for count in attention.heads])
+    gate, up = _rows_of(mlp.gate_up, [len(shard.mlp)] * 2)
+    first, first_kv = shard.heads.start * size, shard.kv_heads.start * size
     yield from _norm(f"{prefix}.input_layernorm", layer.input_norm)
-    yield f"{prefix}.self_attn.q_proj.weight", Part(q, start=shard.heads.start * size)
-    yield f"{prefix}.self_attn.k_proj.weight", Part(k, start=shard.kv_heads.start * size)
-    yield f"{prefix}.self_attn.v_proj.weight", Part(v, start=shard.kv_heads.start * size)
-    yield from _rows(f"{prefix}.self_attn.o_proj", attention.out, shard.heads.start * size)
+    yield f"{prefix}.self_attn.q_proj.weight", Part(attention.qkv, q, start=first)
+    yield f"{prefix}.self_attn.k_proj.weight", Part(attention.qkv, k, start=first_kv)
+    yield f"{prefix}.self_attn.v_proj.weight", Part(attention.qkv, v, start=first_kv)
+    yield from _rows(f"{prefix}.self_attn.o_proj", attention.out, first)
     yield from _norm(f"{prefix}.post_attention_layernorm", layer.post_attention_norm)
-    yield f"{prefix}.mlp.gate_proj.weight", Part(gate, start=shard.mlp.start)
-    yield f"{prefix}.mlp.up_proj.weight", Part(up, start=shard.mlp.start)
+    yield f"{prefix}.mlp.gate_proj.weight", Part(mlp.gate_up, gate, start=shard.mlp.start)
+    yield f"{prefix}.mlp.up_proj.weight", Part(mlp.gate_up, up, start=shard.mlp.start)
     yield from _rows(f"{prefix}.mlp.down_proj", mlp.down, shard.mlp.start)
+
+
+def _rows_of(linear: Linear, counts: Sequence[int]) -> list[range]:
+    """The rows of matrices that are joined to one."""
+    ends = list(accumulate(counts, initial=0))
+    assert ends[-1] == len(linear.weight)
+    return [range(start, end) for start, end in pairwise(ends)]
 
 
 def _norm(name: str, norm: RMSNorm | LayerNorm) -> Named:
@@ -134,13 +188,13 @@ def _norm(name: str, norm: RMSNorm | LayerNorm) -> Named:
 
 def _columns(name: str, linear: Linear, start: int) -> Named:
     """A matrix of which a rank has some of the outputs."""
-    yield f"{name}.weight", Part(linear.weight, start=start)
+    yield f"{name}.weight", Part(linear, start=start)
     if linear.bias is not None:
         yield f"{name}.bias", Part(linear.bias, start=start)
 
 
 def _rows(name: str, linear: RowLinear, start: int) -> Named:
     """A matrix of which a rank has some of the inputs; the bias is everybody's."""
-    yield f"{name}.weight", Part(linear.weight, dim=1, start=start)
+    yield f"{name}.weight", Part(linear, dim=1, start=start)
     if linear.bias is not None:
         yield f"{name}.bias", Part(linear.bias)

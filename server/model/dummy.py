@@ -6,11 +6,13 @@ from __future__ import annotations
 import torch
 
 from server.distributed.groups import Groups
-from server.model.checkpoint import Part, checkpoint_parts
+from server.model.checkpoint import Part, fillings
 from server.model.internvl import InternVLChat
-from server.model.layers import new_on
+from server.model.layers import META, new_on
+from server.model.quantization import packing
 from server.model.shards import RankShard
 from server.model.spec import ModelSpec
+from server.settings import Quantization
 
 STD = 0.02
 
@@ -22,15 +24,22 @@ def dummy_model(
     *,
     shard: RankShard | None = None,
     groups: Groups | None = None,
+    quantization: Quantization = "none",
 ) -> InternVLChat:
     """Matrices from a normal distribution, the same at every start; norms and scales that leave
     things as they are."""
-    model = InternVLChat(spec, new_on(device, dtype), shard, groups)
+    new = new_on(device, dtype)
+    pack = None if quantization == "none" else packing(quantization, device)
+    model = InternVLChat(spec, new, shard, groups, META if pack else None)
     generator = torch.Generator(device).manual_seed(0)
-    for name, parts in checkpoint_parts(model).items():
-        for part in parts:
-            if not part.target.is_meta:
-                _fill(name, part, generator)
+    for filling in fillings(model):
+        deferred = filling.deferred
+        if deferred:
+            deferred.allocate(new)
+        for name, part in filling.parts:
+            _fill(name, part, generator)
+        if deferred and pack:
+            deferred.pack(pack)
     return model
 
 

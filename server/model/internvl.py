@@ -31,6 +31,7 @@ class InternVLChat:
         new: allocates the parameters.
         shard: which part; the whole model where there is one rank.
         groups: the ranks that hold the others.
+        matrices: allocates what can be quantised, where `new` does not.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class InternVLChat:
         new: NewTensor,
         shard: RankShard | None = None,
         groups: Groups | None = None,
+        matrices: NewTensor | None = None,
     ) -> None:
         shard = shard or ShardPlan.make(spec, 1).ranks[0]
         groups = groups or Groups()
@@ -46,7 +48,7 @@ class InternVLChat:
         self.shard = shard
         self.vision = InternViT(spec.vision, new, shard.vision, groups.vision)
         self.projector = Projector(spec, new, shard.projector, groups.vision)
-        self.language = Llama(spec.text, new, shard.text, groups.model)
+        self.language = Llama(spec.text, new, shard.text, groups.model, matrices)
 
     def use(self, ops: Ops) -> None:
         """Lets `ops` do what stands between the matrix products, from here on."""

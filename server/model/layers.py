@@ -1,19 +1,21 @@
 """The building blocks that both transformers are made of.
 
 Parameters are plain tensors, allocated empty by the `NewTensor` that the caller chose and filled by
-`weights`; nothing here tracks gradients. Statistics of the norms are float32 whatever the type of
-the input.
+`weights`; nothing here tracks gradients. A filled matrix can be packed into the form that its
+device multiplies best, or that takes less memory. Statistics of the norms are float32 whatever the
+type of the input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from server.distributed.groups import Group
+from server.distributed.groups import SOLO, Group
 from server.kernels.ops import TORCH, Ops
 
 
@@ -34,18 +36,63 @@ META = new_on(torch.device("meta"), torch.float32)
 """Shapes without memory."""
 
 
-class Linear:
-    """x @ weight.T + bias, with weight [outputs, inputs]."""
+class Matrix(Protocol):
+    """A packed weight."""
 
-    def __init__(self, inputs: int, outputs: int, new: NewTensor, *, bias: bool = False) -> None:
+    @property
+    def size_bytes(self) -> int: ...
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x @ weight.T + bias, in the type of x."""
+
+
+Pack = Callable[[Tensor, Group], Matrix]
+"""Packs a weight [outputs, inputs]; the group's ranks hold other inputs of the same outputs."""
+
+
+class Linear:
+    """x @ weight.T + bias, with weight [outputs, inputs]. A packed weight keeps its shape, on the
+    meta device."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        new: NewTensor,
+        *,
+        bias: bool = False,
+        group: Group = SOLO,
+    ) -> None:
         self.weight = new(outputs, inputs)
         self.bias = new(outputs) if bias else None
+        self._group = group
+        self._packed: Matrix | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self.bias)
+        return self._multiply(x, self.bias)
+
+    def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        if self._packed is None:
+            return functional.linear(x, self.weight, bias)
+        return self._packed(x, bias)
+
+    def allocate(self, new: NewTensor) -> None:
+        """Memory for a weight that had only a shape, to be filled and packed."""
+        self.weight = new(*self.weight.shape)
+
+    def pack(self, pack: Pack) -> None:
+        self._packed = pack(self.weight, self._group)
+        self.weight = self.weight.to("meta")
+
+    @property
+    def size_bytes(self) -> int:
+        """What the weight takes."""
+        if self._packed is not None:
+            return self._packed.size_bytes
+        return 0 if self.weight.is_meta else self.weight.nbytes
 
 
-class RowLinear:
+class RowLinear(Linear):
     """A `Linear` whose inputs are split over the ranks of a group: each multiplies its part, the
     products are added up, and then the bias."""
 
@@ -53,14 +100,12 @@ class RowLinear:
         self, inputs: int, outputs: int, new: NewTensor, group: Group, *, bias: bool = False
     ) -> None:
         """`inputs` are those of this rank."""
-        self.weight = new(outputs, inputs)
-        self.bias = new(outputs) if bias else None
-        self._group = group
+        super().__init__(inputs, outputs, new, bias=bias, group=group)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._group.size == 1:
-            return functional.linear(x, self.weight, self.bias)
-        product = self._group.sum(functional.linear(x, self.weight))
+            return self._multiply(x, self.bias)
+        product = self._group.sum(self._multiply(x, None))
         return product if self.bias is None else product + self.bias
 
 

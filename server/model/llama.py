@@ -19,10 +19,19 @@ from server.model.spec import TextSpec
 
 
 class Llama:
-    """A rank's part of the language model; all of it in a group of one."""
+    """A rank's part of the language model; all of it in a group of one.
+
+    Args:
+        matrices: allocates the matrices of the layers, where `new` does not.
+    """
 
     def __init__(
-        self, spec: TextSpec, new: NewTensor, shard: TextShard | None = None, group: Group = SOLO
+        self,
+        spec: TextSpec,
+        new: NewTensor,
+        shard: TextShard | None = None,
+        group: Group = SOLO,
+        matrices: NewTensor | None = None,
     ) -> None:
         shard = shard or split_text(spec, 1)[0]
         self.shard = shard
@@ -30,7 +39,8 @@ class Llama:
         self.rope_theta = spec.rope_theta
         self.embed_tokens = new(len(shard.vocabulary), spec.hidden_size)
         self.layers = [
-            LlamaLayer(spec, index, new, shard, group) for index in range(spec.num_layers)
+            LlamaLayer(spec, index, new, shard, group, matrices=matrices or new)
+            for index in range(spec.num_layers)
         ]
         self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
         self.lm_head = Linear(spec.hidden_size, len(shard.vocabulary), new)
@@ -62,12 +72,19 @@ class Llama:
 
 class LlamaLayer:
     def __init__(
-        self, spec: TextSpec, index: int, new: NewTensor, shard: TextShard, group: Group
+        self,
+        spec: TextSpec,
+        index: int,
+        new: NewTensor,
+        shard: TextShard,
+        group: Group,
+        *,
+        matrices: NewTensor,
     ) -> None:
         self.input_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
-        self.attention = LlamaAttention(spec, index, new, shard, group)
+        self.attention = LlamaAttention(spec, index, matrices, shard, group)
         self.post_attention_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
-        self.mlp = LlamaMlp(spec, new, shard, group)
+        self.mlp = LlamaMlp(spec, matrices, shard, group)
 
     def __call__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,14 @@ from server.distributed.groups import Group, Groups, join
 from server.errors import StartupError
 from server.kernels.attention import KVCache
 from server.kernels.backends import choose_backend, choose_ops
+from server.model.checkpoint import linears
 from server.model.dummy import dummy_model
-from server.model.shards import ShardPlan
+from server.model.internvl import InternVLChat
+from server.model.packing import OneDnnMatrix, packs_here
+from server.model.reading import Progress
+from server.model.shards import RankShard, ShardPlan
 from server.model.spec import ModelSpec
-from server.model.weights import ShardLoaded, load_model
+from server.model.weights import load_model
 from server.runner.calibrate import measured_budget
 from server.runner.graphs import CudaCapture
 from server.runner.memory import GIB, plan_limits
@@ -26,6 +31,9 @@ from server.runner.profile import StepProfile
 from server.runner.ranks import Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
+
+PROGRESS_S = 5.0
+"""How often the progress of loading is logged."""
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +71,10 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     groups = _meet(settings, place, plan, device)
     shard = plan.ranks[place.rank]
     began_s = time.monotonic()
-    if settings.load_format == "dummy":
-        log.warning("--load-format dummy: the weights are RANDOM")
-        model = dummy_model(spec, dtype, device, shard=shard, groups=groups)
-    else:
-        model = load_model(folder, spec, dtype, device, _log_shard, shard=shard, groups=groups)
+    model = _make_model(settings, folder, spec, dtype, device, shard=shard, groups=groups)
+    if packs_here(device, dtype):
+        for linear in linears(model):
+            linear.pack(OneDnnMatrix)
     weights_load_s = time.monotonic() - began_s
     model.use(ops)
     limits = plan_limits(
@@ -96,6 +103,35 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     if backend.decode is not None:
         runner.capture_graphs(backend.decode, CudaCapture())
     return runner
+
+
+def _make_model(
+    settings: Settings,
+    folder: Path,
+    spec: ModelSpec,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    shard: RankShard,
+    groups: Groups,
+) -> InternVLChat:
+    """This rank's part, read or made up."""
+    quantization = settings.quantization
+    if settings.load_format == "dummy":
+        log.warning("--load-format dummy: the weights are RANDOM")
+        return dummy_model(
+            spec, dtype, device, shard=shard, groups=groups, quantization=quantization
+        )
+    return load_model(
+        folder,
+        spec,
+        dtype,
+        device,
+        log_progress(),
+        shard=shard,
+        groups=groups,
+        quantization=quantization,
+    )
 
 
 def _meet(settings: Settings, place: RankPlace, plan: ShardPlan, device: torch.device) -> Groups:
@@ -138,6 +174,11 @@ def choose_dtype(wanted: str, stored: str, device: torch.device) -> torch.dtype:
         emulated = device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported()
         wanted = "float32" if emulated else stored
     dtype: torch.dtype = getattr(torch, wanted)
+    if dtype == torch.float16:
+        log.warning(
+            "float16: the vision tower's residual stream is large and may overflow; "
+            "if answers ignore pictures, use --dtype bfloat16 or float32"
+        )
     return dtype
 
 
@@ -148,11 +189,22 @@ def free_bytes(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _log_shard(shard: ShardLoaded) -> None:
-    log.info(
-        "loaded %s (%d of %d, %.2f GiB)",
-        shard.name,
-        shard.index,
-        shard.count,
-        shard.size_bytes / GIB,
-    )
+def log_progress() -> Callable[[Progress], None]:
+    """Tells every few seconds how far loading has come, and once when it is done."""
+    told_s = 0.0
+
+    def tell(progress: Progress) -> None:
+        nonlocal told_s
+        done = progress.done_bytes == progress.total_bytes
+        if not done and progress.elapsed_s - told_s < PROGRESS_S:
+            return
+        told_s = progress.elapsed_s
+        log.info(
+            "loaded %.2f of %.2f GiB at %.2f GB/s%s",
+            progress.done_bytes / GIB,
+            progress.total_bytes / GIB,
+            progress.bytes_s / 1e9,
+            "" if done else f", {progress.left_s:.0f} s left",
+        )
+
+    return tell

@@ -17,11 +17,13 @@ from server.demo.random_checkpoint import write_random_checkpoint
 from server.errors import CheckpointError
 from server.model.checkpoint import checkpoint_tensors
 from server.model.internvl import InternVLChat
+from server.model.reading import Progress
 from server.model.spec import ModelSpec
-from server.model.weights import ShardLoaded, load_model
+from server.model.weights import load_model
 
 CPU = torch.device("cpu")
 INDEX = "model.safetensors.index.json"
+BIN_INDEX = "pytorch_model.bin.index.json"
 NORM = "language_model.model.norm.weight"
 
 
@@ -41,7 +43,7 @@ def folder(pristine: Path, tmp_path: Path) -> Path:
 def load(
     folder: Path,
     dtype: torch.dtype = torch.float32,
-    progress: Callable[[ShardLoaded], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> InternVLChat:
     return load_model(folder, ModelSpec.load(folder), dtype, CPU, progress)
 
@@ -105,14 +107,26 @@ def test_files_may_be_links_out_of_the_folder(folder: Path) -> None:
     assert_filled(load(folder), folder, torch.float32)
 
 
-def test_progress_names_every_shard(folder: Path) -> None:
-    seen: list[ShardLoaded] = []
+def test_progress_ends_when_everything_is_read(folder: Path) -> None:
+    seen: list[Progress] = []
     load(folder, progress=seen.append)
-    files = sorted(folder.glob("*.safetensors"))
-    assert seen == [
-        ShardLoaded(path.name, index, len(files), path.stat().st_size)
-        for index, path in enumerate(files, start=1)
-    ]
+    done = [progress.done_bytes for progress in seen]
+    assert done == sorted(done)
+    total = sum(tensor.nbytes for tensor in stored_tensors(folder).values())
+    assert done[-1] == seen[-1].total_bytes == total
+    assert seen[-1].left_s == 0
+
+
+def test_progress_foretells_the_end() -> None:
+    progress = Progress(done_bytes=2_000, total_bytes=8_000, elapsed_s=4.0)
+    assert progress.bytes_s == 500
+    assert progress.left_s == 12
+
+
+def test_pieces_make_the_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.model.reading.PIECE_BYTES", 1000)
+    monkeypatch.setattr("server.model.reading.AHEAD_BYTES", 10_000)
+    assert_filled(load(folder), folder, torch.float32)
 
 
 def test_rotary_frequencies_are_ignored(folder: Path) -> None:
@@ -197,7 +211,7 @@ def test_missing_file(folder: Path) -> None:
 )
 def test_index_that_points_elsewhere(folder: Path, file: str) -> None:
     edit_index(folder, lambda weight_map: weight_map.update({NORM: file}))
-    with pytest.raises(CheckpointError, match="which is no name of a safetensors file"):
+    with pytest.raises(CheckpointError, match=r"which is no name of a \.safetensors file"):
         load(folder)
 
 
@@ -208,11 +222,61 @@ def test_index_without_content(folder: Path, content: str) -> None:
         load(folder)
 
 
-def test_pickled_weights_are_refused(folder: Path) -> None:
-    for path in [*folder.glob("*.safetensors"), folder / INDEX]:
+def as_bin_files(folder: Path) -> None:
+    """The same weights in the older form."""
+    weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
+    for path in folder.glob("*.safetensors"):
+        torch.save(load_file(path), folder / f"pytorch_{path.stem}.bin")
         path.unlink()
-    (folder / "pytorch_model.bin").write_bytes(b"not opened")
-    with pytest.raises(CheckpointError, match=r"only as \.bin files"):
+    (folder / INDEX).unlink()
+    names = {name: f"pytorch_{Path(file).stem}.bin" for name, file in weight_map.items()}
+    (folder / BIN_INDEX).write_text(json.dumps({"weight_map": names}))
+
+
+@pytest.mark.filterwarnings("ignore:.*TypedStorage is deprecated")
+def test_bin_files_are_read_too(folder: Path) -> None:
+    stored = stored_tensors(folder)
+    as_bin_files(folder)
+    loaded = {name: t.clone() for name, t in checkpoint_tensors(load(folder)).items()}
+    assert loaded.keys() == stored.keys()
+    assert all(torch.equal(loaded[name], stored[name].float()) for name in stored)
+
+
+class Malice:
+    """What runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return exec, ("raise SystemExit('code of a checkpoint ran')",)
+
+
+@pytest.mark.parametrize(
+    "content", [{"a": Malice()}, Malice(), ["a"], {"a": 1}, {1: torch.ones(1)}]
+)
+def test_bin_files_hold_tensors_alone(folder: Path, content: object) -> None:
+    as_bin_files(folder)
+    path = next(folder.glob("*.bin"))
+    torch.save(content, path)
+    with pytest.raises(
+        CheckpointError, match=f"{path.name} (cannot be read as|holds other things)"
+    ):
+        load(folder)
+
+
+def test_a_bin_file_that_is_cut_off(folder: Path) -> None:
+    as_bin_files(folder)
+    path = next(folder.glob("*.bin"))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=f"{path.name} cannot be read"):
+        load(folder)
+
+
+def test_a_file_that_shrinks_while_it_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.preadv", lambda *_: 0)
+    with pytest.raises(
+        CheckpointError, match=r"class_embedding` cannot be read: .* ends too early"
+    ):
         load(folder)
 
 

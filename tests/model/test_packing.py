@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.testing import assert_close
+
+from server.distributed.groups import SOLO
+from server.model.layers import Linear, new_on
+from server.model.packing import OneDnnMatrix, packs_here
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def linear() -> Linear:
+    torch.manual_seed(0)
+    linear = Linear(96, 80, new_on(CPU, torch.float32), bias=True)
+    linear.weight.normal_()
+    assert linear.bias is not None
+    linear.bias.normal_()
+    return linear
+
+
+def test_packed_is_the_same_product(linear: Linear) -> None:
+    x = torch.randn(2, 3, 96)
+    expected = functional.linear(x, linear.weight, linear.bias)
+    linear.pack(OneDnnMatrix)
+    assert_close(linear(x), expected)
+
+
+def test_a_row_has_the_same_bits_in_any_batch(linear: Linear) -> None:
+    x = torch.randn(70, 96)
+    linear.pack(OneDnnMatrix)
+    together = linear(x)
+    for count in (1, 2, 3, 4, 7, 16, 33, 69):
+        assert torch.equal(linear(x[:count]), together[:count])
+
+
+def test_a_packed_weight_keeps_its_shape_and_frees_its_memory(linear: Linear) -> None:
+    size_bytes = linear.size_bytes
+    linear.pack(OneDnnMatrix)
+    assert linear.weight.shape == (80, 96)
+    assert linear.weight.is_meta
+    assert linear.size_bytes == size_bytes == 80 * 96 * 4
+
+
+def test_without_bias() -> None:
+    weight, x = torch.randn(16, 32), torch.randn(5, 32)
+    assert_close(OneDnnMatrix(weight, SOLO)(x, None), x @ weight.T)
+
+
+def test_only_a_cpu_packs() -> None:
+    assert not packs_here(torch.device("cuda"), torch.float32)
+    assert packs_here(CPU, torch.float32) == torch._C._has_mkldnn
