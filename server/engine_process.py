@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +22,7 @@ from server.frontend.tokenizer import Tokenizer
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
-from server.runner.build import RankPlace, build_rank, settle_budget
+from server.runner.build import RankPlace, build_rank, settle_budget, with_memory
 from server.runner.ranks import Follower, Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
@@ -38,7 +39,8 @@ def run_engine(assignment: Assignment) -> None:
     runner = build_runner(assignment, settings)
     try:
         settle_budget(runner, settings)
-        ready = msgspec.structs.replace(runner.describe(), restarts=assignment.restarts)
+        ready = with_memory(runner.describe(), settings, checkpoint)
+        ready = msgspec.structs.replace(ready, restarts=assignment.restarts)
         for line in summary(assignment, ready):
             log.info("%s", line)
         Engine(
@@ -91,14 +93,22 @@ def summary(assignment: Assignment, ready: Ready) -> list[str]:
     kv_tokens = ready.kv_blocks * ready.kv_block_size
     rows = {
         "model": ", ".join(assignment.parsed_settings().names()),
-        "dtype": f"{ready.dtype} on {ready.device}",
+        "dtype": f"{ready.dtype} on {ready.device}, quantization {ready.quantization}",
         "ranks": ready.ranks,
+        "weights": f"{_gib(ready.weights_bytes)} GiB a rank",
         "KV cache": f"{ready.kv_blocks} blocks of {ready.kv_block_size} tokens, "
-        f"{kv_tokens / ready.max_model_len:.1f} full contexts of {ready.max_model_len}",
+        f"{kv_tokens / ready.max_model_len:.1f} full contexts of {ready.max_model_len}, "
+        f"{_gib(ready.kv_bytes)} GiB a rank",
         "step budget": f"{ready.step_token_budget} tokens, {ready.max_num_seqs} requests",
         "address": assignment.address,
     }
     return ["ready", *(f"  {name:<12} {value}" for name, value in rows.items())]
+
+
+def _gib(sizes_bytes: Sequence[int]) -> str:
+    """One number where all are equal as printed, else one for each."""
+    numbers = [f"{size / 2**30:.2f}" for size in sizes_bytes]
+    return numbers[0] if len(set(numbers)) == 1 else ", ".join(numbers)
 
 
 def _exit(*_: object) -> NoReturn:

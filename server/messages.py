@@ -143,6 +143,11 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
     restarts: int = 0
     """Processes of the daemon that were started again before this engine was."""
     weights_load_s: float = 0.0
+    quantization: str = "none"
+    weights_bytes: list[int] = []
+    """Of each rank, as planned."""
+    kv_bytes: list[int] = []
+    """Of each rank's cache."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -1,20 +1,26 @@
-"""`internvl-serve plan`: whether a model fits a set of GPUs, from its config alone.
+"""`internvl-serve plan`: whether a model fits a set of GPUs, from its config and headers alone.
 
 The arithmetic is that of the daemon: the shard plan tells what each rank holds, and what weights,
-activations and reserve leave becomes KV cache. Nothing is downloaded but a few kilobytes.
+activations and reserve leave becomes KV cache. Of a Hub id only config.json is downloaded; in a
+folder the headers of the weight files are compared with it.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from server.errors import StartupError
-from server.model.shards import RankShard, ShardPlan, text_weights, vision_weights
+from server.errors import CheckpointError, StartupError
+from server.model.footprint import RankMemory, plan_memory
+from server.model.headers import read_header
+from server.model.shards import ShardPlan, text_weights, vision_weights
 from server.model.spec import ModelSpec
+from server.settings import Quantization
 
 GIB = 2**30
 GB = 10**9
@@ -23,9 +29,8 @@ UTILISATION = 0.92
 """Share of a GPU's memory that a process can count on; drivers and other contexts take the rest."""
 
 RESERVE_BYTES = 1 * GB
-RESERVE_SHARE = 0.03
-"""Activations of a step, graphs and communication buffers: more on larger cards, whose steps are
-larger."""
+RESERVE_SHARE = 0.01
+"""Graphs, communication buffers and what allocation loses: more on larger cards."""
 
 BANDWIDTHS_GB_S = {24: 600, 32: 1500, 40: 1400, 48: 800, 80: 3000, 96: 1600, 141: 4300, 192: 7000}
 """Memory bandwidth that cards of a size (in GB) reach, cautiously; for the floor of a step."""
@@ -57,59 +62,41 @@ class Gpus:
 
 
 @dataclass(frozen=True, slots=True)
-class RankBudget:
-    """How a rank's memory divides, in bytes."""
-
-    shard: RankShard
-    memory: int
-    text: int
-    vision: int
-    reserve: int
-    kv_token: int
-    """What a token of context takes on this rank."""
-
-    @property
-    def kv(self) -> int:
-        """Left for the KV cache; negative when it does not fit."""
-        return int(self.memory * UTILISATION) - self.text - self.vision - self.reserve
-
-
-@dataclass(frozen=True, slots=True)
 class Layout:
     """A model on a set of GPUs."""
 
     spec: ModelSpec
     gpus: Gpus
-    ranks: tuple[RankBudget, ...]
+    ranks: tuple[RankMemory, ...]
     vision_tp: int
+    quantization: Quantization
 
     @classmethod
     def make(
-        cls, spec: ModelSpec, gpus: Gpus, vision_tp: int | None = None, bytes_per_value: int = 2
+        cls,
+        spec: ModelSpec,
+        gpus: Gpus,
+        vision_tp: int | None = None,
+        quantization: Quantization = "none",
     ) -> Layout:
         plan = ShardPlan.make(spec, gpus.count, vision_tp)
-        memory = gpus.memory_gb * GB
-        ranks = tuple(
-            RankBudget(
-                shard=shard,
-                memory=memory,
-                text=bytes_per_value * text_weights(spec.text, shard.text),
-                vision=bytes_per_value * vision_weights(spec, shard),
-                reserve=int(RESERVE_BYTES + RESERVE_SHARE * memory),
-                kv_token=2
-                * spec.text.num_layers
-                * len(shard.text.kv_heads)
-                * spec.text.head_dim
-                * bytes_per_value,
-            )
-            for shard in plan.ranks
-        )
-        return cls(spec, gpus, ranks, plan.vision_tp)
+        size = 4 if spec.dtype == "float32" else 2
+        ranks = plan_memory(spec, plan, bytes_per_value=size, quantization=quantization)
+        return cls(spec, gpus, ranks, plan.vision_tp, quantization)
+
+    @property
+    def reserve(self) -> int:
+        return int(RESERVE_BYTES + RESERVE_SHARE * self.gpus.memory_gb * GB)
+
+    def kv(self, rank: RankMemory) -> int:
+        """Bytes left for a rank's KV cache; negative when it does not fit."""
+        memory = int(self.gpus.memory_gb * GB * UTILISATION)
+        return memory - rank.weights - rank.activations - self.reserve
 
     @property
     def kv_tokens(self) -> int:
         """Context that fits all ranks; 0 when a rank has no room."""
-        return max(0, min(rank.kv // rank.kv_token for rank in self.ranks))
+        return max(0, min(self.kv(rank) // rank.kv_token for rank in self.ranks))
 
     @property
     def contexts(self) -> float:
@@ -130,16 +117,18 @@ class Layout:
         """A table for people."""
         lines = [
             "| rank | heads (KV) | MLP columns | vision heads | language GiB | vision GiB "
-            "| reserve GiB | KV GiB | KV tokens |",
-            "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            "| activations GiB | reserve GiB | KV GiB | KV tokens | contexts |",
+            f"|{' ---: |' * 11}",
         ]
         for rank in self.ranks:
             text, vision = rank.shard.text, rank.shard.vision
+            tokens = max(0, self.kv(rank) // rank.kv_token)
             lines.append(
                 f"| {rank.shard.rank} | {len(text.heads)} ({len(text.kv_heads)}) "
                 f"| {len(text.mlp)} | {len(vision.heads)} | {rank.text / GIB:.1f} "
-                f"| {rank.vision / GIB:.1f} | {rank.reserve / GIB:.1f} | {rank.kv / GIB:.1f} "
-                f"| {max(0, rank.kv // rank.kv_token)} |"
+                f"| {rank.vision / GIB:.1f} | {rank.activations / GIB:.1f} "
+                f"| {self.reserve / GIB:.1f} | {self.kv(rank) / GIB:.1f} "
+                f"| {tokens} | {tokens / self.spec.text.max_positions:.1f} |"
             )
         towers = len(self.ranks) // self.vision_tp
         lines += [
@@ -151,28 +140,80 @@ class Layout:
         ]
         return lines
 
+    def weights(self) -> str:
+        if self.quantization == "none":
+            return self.spec.dtype
+        return f"language model in {self.quantization}, the rest in {self.spec.dtype}"
+
     def verdict(self) -> str:
         if self.fits:
             return (
                 f"fits: {self.kv_tokens} tokens of context, {self.contexts:.1f} of "
                 f"{self.spec.text.max_positions}"
             )
-        worst = min(self.ranks, key=lambda rank: rank.kv)
-        context = worst.kv_token * self.spec.text.max_positions
+        worst = min(self.ranks, key=self.kv)
+        lacking = worst.kv_token * self.spec.text.max_positions - self.kv(worst)
         return (
-            f"does not fit: rank {worst.shard.rank} lacks {(context - worst.kv) / GIB:.1f} GiB for "
-            f"one context of {self.spec.text.max_positions}. {self._advice()}"
+            f"does not fit: rank {worst.shard.rank} lacks {lacking / GIB:.1f} GiB for one context "
+            f"of {self.spec.text.max_positions}. {self._advice()}"
         )
 
     def _advice(self) -> str:
-        """The smallest change of the number of cards that would do."""
+        """The smallest changes that would do."""
+        found = list(self._fewer_bits())
+        cards, quantised = self._cards(self.quantization), self._cards("int4")
+        if cards:
+            found.append(f"{cards} cards of {self.gpus.memory_gb} GB")
+        if quantised and quantised < (cards or 9):
+            found.append(f"{quantised} cards of {self.gpus.memory_gb} GB with int4")
+        return f"{' or '.join(found)} would do." if found else "Not even 8 of these cards would do."
+
+    def _fewer_bits(self) -> Iterator[str]:
+        fewer: dict[Quantization, tuple[Quantization, ...]] = {"none": ("int8", "int4"), "int4": ()}
+        for quantization in fewer.get(self.quantization, ("int4",)):
+            if Layout.make(self.spec, self.gpus, self.vision_tp, quantization).fits:
+                yield f"--quantization {quantization}"
+                return
+
+    def _cards(self, quantization: Quantization) -> int | None:
+        """How many more of these cards would do."""
         for count in range(self.gpus.count + 1, 9):
+            gpus = Gpus(count, self.gpus.memory_gb)
             try:
-                if Layout.make(self.spec, Gpus(count, self.gpus.memory_gb)).fits:
-                    return f"{count} cards of {self.gpus.memory_gb} GB would do."
+                if Layout.make(self.spec, gpus, quantization=quantization).fits:
+                    return count
             except StartupError:
-                break
-        return "Not even 8 of these cards would do: take larger ones."
+                return None
+        return None
+
+
+def check_headers(folder: Path, spec: ModelSpec) -> int:
+    """Compares the weight files in a folder with its config; returns how many tensors they hold.
+
+    Raises:
+        CheckpointError: they hold another model.
+    """
+    counts = {"language_model": 0, "vision": 0}
+    tensors = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, entry in read_header(path).entries.items():
+            if not name.endswith(".rotary_emb.inv_freq"):
+                part = "language_model" if name.startswith("language_model.") else "vision"
+                counts[part] += prod(entry.shape)
+                tensors += 1
+    whole = replace(spec, vision=replace(spec.vision, layers_used=spec.vision.num_layers))
+    shard = ShardPlan.make(whole, 1).ranks[0]
+    wanted = {
+        "language_model": text_weights(spec.text, shard.text),
+        "vision": vision_weights(whole, shard),
+    }
+    for part, count in counts.items():
+        if tensors and count != wanted[part]:
+            raise CheckpointError(
+                f"the weight files hold {count} parameters of the {part.replace('_', ' ')}, "
+                f"config.json speaks of {wanted[part]}"
+            )
+    return tensors
 
 
 def add_command(commands: Any) -> None:
@@ -184,6 +225,9 @@ def add_command(commands: Any) -> None:
         "--gpus", action="append", required=True, metavar="NxMGB", help="4x48GB; repeat to compare"
     )
     command.add_argument(
+        "--quantization", choices=get_args(Quantization), default="none", help="as of `serve`"
+    )
+    command.add_argument(
         "--vision-tensor-parallel-size", type=int, metavar="N", help="ranks that share a tower"
     )
 
@@ -192,10 +236,17 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
     """Prints a plan for each set of GPUs; 1 when one of them does not fit."""
     spec = ModelSpec.load(folder)
     layouts = [
-        Layout.make(spec, Gpus.parse(text), arguments.vision_tensor_parallel_size)
+        Layout.make(
+            spec,
+            Gpus.parse(text),
+            arguments.vision_tensor_parallel_size,
+            arguments.quantization,
+        )
         for text in arguments.gpus
     ]
+    tensors = check_headers(folder, spec)
+    print(f"from config.json{f' and the headers of {tensors} tensors' if tensors else ''}\n")
     for layout in layouts:
-        print(f"{layout.gpus.count} x {layout.gpus.memory_gb} GB\n")
+        print(f"{layout.gpus.count} x {layout.gpus.memory_gb} GB, {layout.weights()}\n")
         print("\n".join(layout.describe()) + "\n")
     return 0 if all(layout.fits for layout in layouts) else 1

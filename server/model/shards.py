@@ -177,11 +177,17 @@ def balanced(total: int, loads: Sequence[int], cost: int, unit: int) -> list[ran
     return [range(a * unit, b * unit) for a, b in pairwise(ends)]
 
 
+def text_matrices(spec: TextSpec, shard: TextShard) -> int:
+    """Parameters in the matrices of the language model's layers that a rank holds: what can be
+    quantised."""
+    heads = 2 * spec.head_dim * (len(shard.heads) + len(shard.kv_heads))
+    return spec.num_layers * spec.hidden_size * (heads + 3 * len(shard.mlp))
+
+
 def text_weights(spec: TextSpec, shard: TextShard) -> int:
     """Parameters of the language model that a rank holds."""
-    heads = 2 * spec.hidden_size * spec.head_dim * (len(shard.heads) + len(shard.kv_heads))
-    layer = heads + 3 * spec.hidden_size * len(shard.mlp) + 2 * spec.hidden_size
-    return spec.num_layers * layer + 2 * len(shard.vocabulary) * spec.hidden_size + spec.hidden_size
+    norms = (2 * spec.num_layers + 1) * spec.hidden_size
+    return text_matrices(spec, shard) + 2 * len(shard.vocabulary) * spec.hidden_size + norms
 
 
 def vision_weights(spec: ModelSpec, shard: RankShard) -> int:

@@ -7,7 +7,6 @@ else, no code of a checkpoint is run.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from server.errors import CheckpointError
+from server.model.headers import read_header
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -126,21 +126,14 @@ def _read_safetensors(path: Path) -> dict[str, Stored]:
     try:
         with safe_open(path, framework="pt"):
             pass  # it checks the header against itself and the size of the file
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path.name} cannot be read: {error}") from None
-    header.pop("__metadata__", None)
+    header = read_header(path)
     return {
         name: SafeTensor(
-            path,
-            name,
-            entry["dtype"],
-            tuple(entry["shape"]),
-            8 + length + entry["data_offsets"][0],
+            path, name, entry.dtype, entry.shape, header.size_bytes + entry.data_offsets[0]
         )
-        for name, entry in header.items()
+        for name, entry in header.entries.items()
     }
 
 

@@ -16,8 +16,10 @@ from server.distributed.groups import Group, Groups, join
 from server.errors import StartupError
 from server.kernels.attention import KVCache
 from server.kernels.backends import choose_backend, choose_ops
-from server.model.checkpoint import linears
+from server.messages import Ready
+from server.model.checkpoint import held_bytes, linears
 from server.model.dummy import dummy_model
+from server.model.footprint import RankMemory, plan_memory
 from server.model.internvl import InternVLChat
 from server.model.packing import OneDnnMatrix, packs_here
 from server.model.reading import Progress
@@ -31,6 +33,8 @@ from server.runner.profile import StepProfile
 from server.runner.ranks import Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
+
+PLAN_ERROR = 0.05
 
 PROGRESS_S = 5.0
 """How often the progress of loading is logged."""
@@ -64,6 +68,7 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
         torch.set_num_threads(max(1, cores // place.ranks))
     else:
         torch.cuda.set_device(device)
+    planned = memory_of_ranks(settings, spec, plan, dtype)[place.rank]
     backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     log.info("attention: %s (%s)", backend.name, backend.reason)
     ops, reason = choose_ops(device)
@@ -76,6 +81,7 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
         for linear in linears(model):
             linear.pack(OneDnnMatrix)
     weights_load_s = time.monotonic() - began_s
+    check_weights(planned.weights, _held_bytes(model, device))
     model.use(ops)
     limits = plan_limits(
         settings,
@@ -132,6 +138,42 @@ def _make_model(
         groups=groups,
         quantization=quantization,
     )
+
+
+def memory_of_ranks(
+    settings: Settings, spec: ModelSpec, plan: ShardPlan, dtype: torch.dtype
+) -> tuple[RankMemory, ...]:
+    """What `plan` would print for these settings."""
+    return plan_memory(
+        spec, plan, bytes_per_value=dtype.itemsize, quantization=settings.quantization
+    )
+
+
+def with_memory(ready: Ready, settings: Settings, folder: Path) -> Ready:
+    """What API processes are told, with the memory of all ranks."""
+    spec = ModelSpec.load(folder)
+    plan = ShardPlan.make(spec, ready.ranks, settings.vision_tensor_parallel_size)
+    ranks = memory_of_ranks(settings, spec, plan, getattr(torch, ready.dtype))
+    kv_tokens = ready.kv_blocks * ready.kv_block_size
+    return msgspec.structs.replace(
+        ready,
+        quantization=settings.quantization,
+        weights_bytes=[rank.weights for rank in ranks],
+        kv_bytes=[rank.kv_token * kv_tokens for rank in ranks],
+    )
+
+
+def check_weights(planned_bytes: int, held_bytes: int) -> None:
+    """Tells what the weights take; more than 5 % beside the plan is a mistake of ours."""
+    log.info("weights: %.2f GiB, planned %.2f", held_bytes / GIB, planned_bytes / GIB)
+    if abs(held_bytes - planned_bytes) > PLAN_ERROR * planned_bytes:
+        log.warning("the plan of memory is wrong by more than %.0f %%", 100 * PLAN_ERROR)
+
+
+def _held_bytes(model: InternVLChat, device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return held_bytes(model)
 
 
 def _meet(settings: Settings, place: RankPlace, plan: ShardPlan, device: torch.device) -> Groups:

@@ -15,6 +15,7 @@ from server.model.reading import Progress
 from server.runner.build import (
     RankPlace,
     build_rank,
+    check_weights,
     choose_dtype,
     log_progress,
     settle_budget,
@@ -90,3 +91,10 @@ def test_progress_is_told_every_few_seconds_and_at_the_end(
         "loaded 2.00 of 4.00 GiB at 0.39 GB/s, 6 s left",
         "loaded 4.00 of 4.00 GiB at 0.54 GB/s",
     ]
+
+
+def test_a_wrong_plan_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    check_weights(1000, 1049)
+    assert not caplog.text
+    check_weights(1000, 1051)
+    assert "the plan of memory is wrong by more than 5 %" in caplog.text

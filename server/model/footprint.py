@@ -1,0 +1,90 @@
+"""How a rank's memory divides: weights by quantization, activations, and a token of context.
+
+Pure arithmetic, for the planner before a download and for a rank when it starts. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.model.shards import (
+    RankShard,
+    ShardPlan,
+    TextShard,
+    text_matrices,
+    text_weights,
+    vision_weights,
+)
+from server.model.spec import ModelSpec, TextSpec
+from server.settings import Quantization
+
+MATRIX_BITS: dict[Quantization, int] = {"int8": 8, "fp8": 8, "int4": 5}
+"""For each weight; every 32 weights of int4 share a scale and an offset. The scales of the others,
+one for each output, are nothing beside these."""
+
+STEP_TOKENS = 2048
+STEP_PICTURES = 8
+"""The largest step that activations are planned for."""
+
+IMAGE_SLOTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RankMemory:
+    """What a rank takes, in bytes."""
+
+    shard: RankShard
+    text: int
+    vision: int
+    activations: int
+    kv_token: int
+    """A token of context."""
+
+    @property
+    def weights(self) -> int:
+        return self.text + self.vision
+
+
+def plan_memory(
+    spec: ModelSpec,
+    plan: ShardPlan,
+    *,
+    bytes_per_value: int,
+    quantization: Quantization = "none",
+) -> tuple[RankMemory, ...]:
+    """Of each rank."""
+    text = spec.text
+    head = 2 * text.num_layers * text.head_dim * bytes_per_value
+    return tuple(
+        RankMemory(
+            shard=shard,
+            text=text_bytes(text, shard.text, bytes_per_value, quantization),
+            vision=bytes_per_value * vision_weights(spec, shard),
+            activations=bytes_per_value * _activations(spec, shard),
+            kv_token=head * len(shard.text.kv_heads),
+        )
+        for shard in plan.ranks
+    )
+
+
+def text_bytes(
+    spec: TextSpec, shard: TextShard, bytes_per_value: int, quantization: Quantization
+) -> int:
+    """A rank's part of the language model. Embeddings and the head keep their type."""
+    matrices = text_matrices(spec, shard)
+    others = text_weights(spec, shard) - matrices
+    bits = MATRIX_BITS.get(quantization, 8 * bytes_per_value)
+    return matrices * bits // 8 + others * bytes_per_value
+
+
+def _activations(spec: ModelSpec, shard: RankShard) -> int:
+    """Values that live at once in the widest part of a layer, of a step's tokens or of its
+    pictures, and the embeddings of pictures that are kept."""
+    text, vision = spec.text, spec.vision
+    heads = (len(shard.text.heads) + 2 * len(shard.text.kv_heads)) * text.head_dim
+    token = 4 * text.hidden_size + heads + 3 * len(shard.text.mlp)
+    patch = 4 * vision.hidden_size + 2 * max(
+        len(shard.vision.mlp), 3 * vision.head_dim * len(shard.vision.heads)
+    )
+    kept = IMAGE_SLOTS * spec.tokens_per_image * text.hidden_size
+    return kept + max(STEP_TOKENS * token, STEP_PICTURES * vision.num_positions * patch)

@@ -1,0 +1,64 @@
+"""What is planned is what is held: for any layout and quantization, within 5 %."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from server.demo.layout import CheckpointShape, write_json_files
+from server.distributed.groups import SOLO
+from server.model.checkpoint import held_bytes
+from server.model.dummy import dummy_model
+from server.model.footprint import plan_memory
+from server.model.packing import OneDnnMatrix
+from server.model.shards import ShardPlan
+from server.model.spec import ModelSpec, parse_config
+from server.settings import Quantization
+
+CPU = torch.device("cpu")
+SHAPE = CheckpointShape(
+    image_size=56,
+    vision_hidden=320,
+    vision_layers=2,
+    vision_heads=5,
+    vision_mlp=640,
+    text_hidden=512,
+    text_layers=3,
+    text_heads=8,
+    text_kv_heads=4,
+    head_dim=64,
+    text_mlp=1408,
+    vocab_size=1024,
+)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    return parse_config(write_json_files(tmp_path_factory.mktemp("sizes"), SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("size", "vision_tp", "quantization", "dtype"),
+    [
+        (1, 1, "none", torch.bfloat16),
+        (3, 3, "none", torch.float32),
+        (1, 1, "int8", torch.bfloat16),
+        (2, 1, "int8", torch.float32),
+        (1, 1, "fp8", torch.bfloat16),
+        (4, 2, "int4", torch.bfloat16),
+        (1, 1, "int4", torch.float32),
+    ],
+)
+def test_weights(
+    spec: ModelSpec, size: int, vision_tp: int, quantization: Quantization, dtype: torch.dtype
+) -> None:
+    plan = ShardPlan.make(spec, size, vision_tp)
+    planned = plan_memory(spec, plan, bytes_per_value=dtype.itemsize, quantization=quantization)
+    for memory, shard in zip(planned, plan.ranks, strict=True):
+        model = dummy_model(spec, dtype, CPU, shard=shard, quantization=quantization)
+        assert held_bytes(model) == pytest.approx(memory.weights, rel=0.05)
+
+
+def test_packing_takes_no_more() -> None:
+    weight = torch.randn(512, 1408)
+    assert OneDnnMatrix(weight, SOLO).size_bytes == pytest.approx(weight.nbytes, rel=0.05)
