@@ -2,9 +2,9 @@
 
     python -m benchmarks.loading FOLDER [--gb 16] [--device cpu|cuda] [--quantization int8]
 
-Writes a checkpoint of random bytes and about that size into FOLDER where none is, then reads it with
-dd and loads it, each cold (the page cache dropped for its files) and warm. A cold figure is the
-disk's, a warm one that of memory, threads and conversion.
+Writes a checkpoint of random bytes and about that size into FOLDER where none is, then reads it
+with dd and loads it, each cold (the page cache dropped for its files) and warm. A cold figure is
+the disk's, a warm one that of memory, threads and conversion.
 """
 
 from __future__ import annotations
@@ -127,16 +127,27 @@ def load_here(folder: Path, device: str, quantization: str) -> None:
     from server.model.weights import load_model  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resource.getrusage(resource.RUSAGE_SELF)
     started = time.perf_counter()
     chosen = Settings.model_validate({"quantization": quantization}).quantization
     spec = ModelSpec.load(folder)
     model = load_model(folder, spec, torch.bfloat16, torch.device(device), quantization=chosen)
     seconds = time.perf_counter() - started
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    peak = (after.ru_maxrss - before.ru_maxrss) * 1024
     print(
-        f"    {seconds:.2f} s, holds {held_bytes(model) / GB:.2f} GB, host peak {peak / GB:.2f} GB"
+        f"load: {_rate(size, seconds)}, {_cpu_s(after) - _cpu_s(before):.1f} s of CPU, "
+        f"holds {held_bytes(model) / GB:.2f} GB, host peak {peak / GB:.2f} GB"
     )
+
+
+def _cpu_s(usage: resource.struct_rusage) -> float:
+    return usage.ru_utime + usage.ru_stime
+
+
+def _rate(size_bytes: int, seconds: float) -> str:
+    return f"{seconds:.2f} s, {size_bytes / seconds / GB:.2f} GB/s"
 
 
 def main() -> None:
@@ -157,14 +168,15 @@ def main() -> None:
     size = sum(path.stat().st_size for path in files)
     print(f"{size / GB:.2f} GB in {len(files)} files")
     for state in ("cold", "warm"):
-        for name, work in (
-            ("dd", lambda: dd(files)),
-            ("load", lambda: load(folder, arguments.device, arguments.quantization)),
-        ):
-            if state == "cold":
-                forget(files)
-            seconds = timed(work)
-            print(f"{state} {name}: {seconds:.2f} s, {size / seconds / GB:.2f} GB/s", flush=True)
+        if state == "cold":
+            forget(files)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = timed(lambda: dd(files))
+        cpu_s = _cpu_s(resource.getrusage(resource.RUSAGE_CHILDREN)) - _cpu_s(before)
+        print(f"{state}\ndd: {_rate(size, seconds)}, {cpu_s:.1f} s of CPU", flush=True)
+        if state == "cold":
+            forget(files)
+        load(folder, arguments.device, arguments.quantization)
 
 
 if __name__ == "__main__":

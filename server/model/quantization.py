@@ -32,7 +32,7 @@ OUTPUTS_UNIT = 16
 INPUTS_UNIT = 32
 """Matrices are padded to multiples of these: some kernels want that, others read past the end."""
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
 """Rows that are quantised at once, which bounds what it takes beside the result."""
 
 _SMALLEST = 1e-12
@@ -113,7 +113,7 @@ class Fp8Matrix:
         self._outputs = len(weight)
         weight = _padded(weight)
         scales = _scales(weight, group, FP8_MAX)
-        self._values = _by_rows(lambda rows, s: (rows.float() / s).to(FP8), weight, scales)
+        self._values = _by_rows(lambda rows, s: (rows / s).to(FP8), weight, scales)
         self._scales = scales.t().contiguous()
 
     @property
@@ -161,7 +161,8 @@ def _int8(weight: Tensor, group: Group, scale_dtype: torch.dtype) -> tuple[Tenso
     scales = _scales(weight, group, INT8_MAX).to(scale_dtype).float()
 
     def quantise(rows: Tensor, scales: Tensor) -> Tensor:
-        return (rows.float() / scales).round().clamp(-INT8_MAX, INT8_MAX).to(torch.int8)
+        values = (rows / scales).round_().clamp_(-INT8_MAX, INT8_MAX)
+        return values.to(torch.int8)
 
     return _by_rows(quantise, weight, scales), scales.flatten()
 
@@ -173,7 +174,7 @@ def _int4(rows: Tensor) -> tuple[Tensor, Tensor]:
     low, high = groups.aminmax(dim=-1, keepdim=True)
     scales = ((high - low) / 15).clamp(min=_SMALLEST).bfloat16()
     offsets = (low + 8 * scales.float()).bfloat16()
-    values = ((groups - offsets.float()) / scales.float()).round().add(8).clamp(0, 15)
+    values = groups.sub(offsets.float()).div_(scales.float()).round_().add_(8).clamp_(0, 15)
     values = values.flatten(1).to(torch.int32)
     return _int4_packed(values), torch.cat([scales, offsets], -1).transpose(0, 1).contiguous()
 

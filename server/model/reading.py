@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from server.model.checkpoint import Part
-from server.model.stored import Stored
+from server.model.stored import DTYPES, Stored
 
 THREADS = 8
 PIECE_BYTES = 16 * 2**20
@@ -54,13 +54,20 @@ class Piece:
 
     def copy(self, buffer: Tensor) -> None:
         part, target = self.part, self.part.target
+        first = 0 if part.dim else part.start
+        target = target[self.rows.start - first : self.rows.stop - first]
+        if self._fits(target):
+            buffer = target.view(torch.uint8).flatten()
         values = self.stored.rows(self.rows, buffer)
-        if part.dim == 0:
-            target = target[self.rows.start - part.start : self.rows.stop - part.start]
-        else:
-            target = target[self.rows.start : self.rows.stop]
+        if part.dim:
             values = values.narrow(part.dim, part.start, target.shape[part.dim])
-        target.copy_(values)
+        if values.data_ptr() != target.data_ptr():
+            target.copy_(values)
+
+    def _fits(self, target: Tensor) -> bool:
+        """Whether the bytes of the file are those of the target, so that they are read into it."""
+        same = target.dtype == DTYPES[self.stored.dtype] and not self.part.dim
+        return same and target.is_contiguous() and target.device.type == "cpu"
 
 
 @dataclass(frozen=True, slots=True)
