@@ -68,7 +68,7 @@ def write_checkpoint(folder: Path, size_bytes: int) -> None:
             written = 0
         files[-1].append(name)
         written += 2 * math.prod(size)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for index, names in enumerate(files, start=1):
         file = f"model-{index:05}-of-{len(files):05}.safetensors"
         _write_file(folder / file, {name: sizes[name] for name in names})

@@ -30,9 +30,9 @@ def test_json_and_back_is_the_same() -> None:
 @pytest.mark.parametrize("wanted", ["int4-vision", "vit:int4", "all"])
 def test_the_vision_tower_is_not_quantised(wanted: str) -> None:
     with pytest.raises(ValidationError, match="no longer understands pictures"):
-        Settings(quantization=wanted)  # type: ignore[arg-type]
+        Settings(quantization=wanted)
 
 
 def test_unknown_quantizations_are_refused() -> None:
     with pytest.raises(ValidationError, match="'none', 'int8', 'fp8' or 'int4'"):
-        Settings(quantization="int2")  # type: ignore[arg-type]
+        Settings(quantization="int2")

@@ -38,6 +38,15 @@ def test_ranks_give_the_authors_answers(flags: tuple[str, ...]) -> None:
             check(daemon.chat(**request(case)), case)
 
 
+def test_quantised_ranks_are_served_and_told() -> None:
+    with running(*EXACT, "--tensor-parallel-size", "2", "--quantization", "int4") as daemon:
+        engine = daemon.http.get("/version").json()["engine"]
+        assert engine["quantization"] == "int4"
+        assert len(engine["weights_bytes"]) == len(engine["kv_bytes"]) == 2
+        first, again = (daemon.chat(**request(CASES[0])) for _ in range(2))
+        assert first["choices"] == again["choices"]
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_that_dies_is_replaced_with_all_others(victim: int) -> None:
     with running(*EXACT, "--tensor-parallel-size", "2") as daemon:
