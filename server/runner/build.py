@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,27 +16,17 @@ from server.errors import StartupError
 from server.kernels.attention import KVCache
 from server.kernels.backends import choose_backend, choose_ops
 from server.messages import Ready
-from server.model.checkpoint import held_bytes, linears
-from server.model.dummy import dummy_model
 from server.model.footprint import RankMemory, plan_memory
-from server.model.internvl import InternVLChat
-from server.model.packing import OneDnnMatrix, packs_here
-from server.model.reading import Progress
-from server.model.shards import RankShard, ShardPlan
+from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
-from server.model.weights import load_model
 from server.runner.calibrate import measured_budget
 from server.runner.graphs import CudaCapture
-from server.runner.memory import GIB, plan_limits
+from server.runner.loading import make_model
+from server.runner.memory import plan_limits
 from server.runner.profile import StepProfile
 from server.runner.ranks import Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
-
-PLAN_ERROR = 0.05
-
-PROGRESS_S = 5.0
-"""How often the progress of loading is logged."""
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +65,17 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     groups = _meet(settings, place, plan, device)
     shard = plan.ranks[place.rank]
     began_s = time.monotonic()
-    model = _make_model(settings, folder, spec, dtype, device, shard=shard, groups=groups)
-    if packs_here(device, dtype):
-        for linear in linears(model):
-            linear.pack(OneDnnMatrix)
+    model = make_model(
+        settings,
+        folder,
+        spec,
+        dtype,
+        device,
+        shard=shard,
+        groups=groups,
+        planned_bytes=planned.weights,
+    )
     weights_load_s = time.monotonic() - began_s
-    check_weights(planned.weights, _held_bytes(model, device))
     model.use(ops)
     limits = plan_limits(
         settings,
@@ -111,35 +105,6 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     return runner
 
 
-def _make_model(
-    settings: Settings,
-    folder: Path,
-    spec: ModelSpec,
-    dtype: torch.dtype,
-    device: torch.device,
-    *,
-    shard: RankShard,
-    groups: Groups,
-) -> InternVLChat:
-    """This rank's part, read or made up."""
-    quantization = settings.quantization
-    if settings.load_format == "dummy":
-        log.warning("--load-format dummy: the weights are RANDOM")
-        return dummy_model(
-            spec, dtype, device, shard=shard, groups=groups, quantization=quantization
-        )
-    return load_model(
-        folder,
-        spec,
-        dtype,
-        device,
-        log_progress(),
-        shard=shard,
-        groups=groups,
-        quantization=quantization,
-    )
-
-
 def memory_of_ranks(
     settings: Settings, spec: ModelSpec, plan: ShardPlan, dtype: torch.dtype
 ) -> tuple[RankMemory, ...]:
@@ -161,19 +126,6 @@ def with_memory(ready: Ready, settings: Settings, folder: Path) -> Ready:
         weights_bytes=[rank.weights for rank in ranks],
         kv_bytes=[rank.kv_token * kv_tokens for rank in ranks],
     )
-
-
-def check_weights(planned_bytes: int, held_bytes: int) -> None:
-    """Tells what the weights take; more than 5 % beside the plan is a mistake of ours."""
-    log.info("weights: %.2f GiB, planned %.2f", held_bytes / GIB, planned_bytes / GIB)
-    if abs(held_bytes - planned_bytes) > PLAN_ERROR * planned_bytes:
-        log.warning("the plan of memory is wrong by more than %.0f %%", 100 * PLAN_ERROR)
-
-
-def _held_bytes(model: InternVLChat, device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return held_bytes(model)
 
 
 def _meet(settings: Settings, place: RankPlace, plan: ShardPlan, device: torch.device) -> Groups:
@@ -229,24 +181,3 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def log_progress() -> Callable[[Progress], None]:
-    """Tells every few seconds how far loading has come, and once when it is done."""
-    told_s = 0.0
-
-    def tell(progress: Progress) -> None:
-        nonlocal told_s
-        done = progress.done_bytes == progress.total_bytes
-        if not done and progress.elapsed_s - told_s < PROGRESS_S:
-            return
-        told_s = progress.elapsed_s
-        log.info(
-            "loaded %.2f of %.2f GiB at %.2f GB/s%s",
-            progress.done_bytes / GIB,
-            progress.total_bytes / GIB,
-            progress.bytes_s / 1e9,
-            "" if done else f", {progress.left_s:.0f} s left",
-        )
-
-    return tell
