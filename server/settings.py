@@ -171,6 +171,9 @@ class Settings(BaseSettings):
         description="Memory for kept responses and what they answered, pictures included; the "
         "least recently used are dropped first.",
     )
+    playground: bool = Field(
+        True, description="Serve the playground, a page to try the model on, at `/`."
+    )
     max_waiting_requests: PositiveInt = Field(
         1024, description="Choices that may be open at once; beyond it requests are answered 429."
     )

@@ -20,6 +20,7 @@ from server.api.completions import completion_routes
 from server.api.document import ERROR_RESPONSE, openapi_document
 from server.api.middleware import Envelope
 from server.api.operations import model_routes, operations_routes
+from server.api.playground import playground_routes
 from server.api.response_routes import response_routes
 from server.api.responses import error_response
 from server.api.service import Service
@@ -68,6 +69,8 @@ def create_app(service: Service) -> FastAPI:
         operations_routes,
     ):
         app.include_router(routes(service))
+    if service.settings.playground:
+        app.include_router(playground_routes())
     app.add_middleware(Envelope, metrics=service.metrics)
     app.openapi = functools.cache(functools.partial(openapi_document, app))  # type: ignore[method-assign]
     return app

@@ -1,0 +1,93 @@
+// The status corner: what is served and how busy it is, from /version, /readyz and /metrics. What a
+// server does not show to us (metrics may stand on another port) is left out.
+
+import { byId, element } from "./dom.js";
+import { Failure } from "./failures.js";
+
+const EVERY_MS = 3000;
+
+export class Status extends EventTarget {
+  model = "";
+  contextTokens = null;
+  pictureBytesMax = 20 * 2 ** 20;
+  #client;
+
+  /** Fires "change" when model or limits have become known or others. */
+  constructor(client) {
+    super();
+    this.#client = client;
+  }
+
+  async watch() {
+    for (;;) {
+      if (!document.hidden) await this.refresh();
+      await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+    }
+  }
+
+  async refresh() {
+    const [version, ready, metrics] = await Promise.all([
+      this.#ask("version", JSON.parse),
+      this.#ask("readyz", () => "ready"),
+      this.#ask("metrics", readMetrics),
+    ]);
+    this.#showState(version, ready);
+    this.#showLoad(metrics);
+    if (version.value && (version.value.models[0] !== this.model || this.contextTokens === null)) {
+      await this.#learn(version.value);
+    }
+  }
+
+  async #learn({ models, engine }) {
+    const capabilities = await this.#ask("v1/capabilities", JSON.parse);
+    this.model = models[0];
+    this.contextTokens = engine?.max_model_len ?? null;
+    this.pictureBytesMax = capabilities.value?.limits.max_image_bytes ?? this.pictureBytesMax;
+    byId("model").textContent = this.model;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  async #ask(path, read) {
+    try {
+      return { value: read(await this.#client.get(path)), status: 200 };
+    } catch (error) {
+      return { value: null, status: error instanceof Failure ? error.status : 0 };
+    }
+  }
+
+  #showState(version, ready) {
+    const [state, words] = stateOf(version, ready);
+    byId("state").className = `dot ${state}`;
+    byId("state-text").textContent = words;
+    byId("version").textContent = version.value ? `internvl-serve ${version.value.version}` : "";
+  }
+
+  #showLoad({ value }) {
+    const rows = value
+      ? [["Running", value.requests_running], ["Waiting", value.requests_waiting], ["KV cache", share(value.kv_cache_usage_ratio)]]
+      : [];
+    const known = rows.filter(([, figure]) => figure !== undefined);
+    byId("load").replaceChildren(
+      ...known.map(([name, figure]) =>
+        element("div", {}, element("dt", { text: name }), element("dd", { text: String(figure) })),
+      ),
+    );
+  }
+}
+
+function stateOf(version, ready) {
+  if (ready.status === 200) return ["ready", "Ready"];
+  if (ready.status === 0) return ["lost", "Not reachable"];
+  if (ready.status === 401 || ready.status === 403 || ready.status === 404) {
+    return version.value?.engine ? ["ready", "Ready"] : ["waiting", "Unknown"];
+  }
+  return ["waiting", version.value?.engine ? "Not ready" : "Loading the model"];
+}
+
+/** The gauges without labels, by name, without the prefix. */
+export function readMetrics(text) {
+  const found = text.matchAll(/^internvl_(\w+) ([-+.\w]+)$/gm);
+  return Object.fromEntries([...found].map(([, name, value]) => [name, Number(value)]));
+}
+
+const share = (ratio) => (ratio === undefined ? undefined : `${Math.round(ratio * 100)} %`);
