@@ -3,6 +3,7 @@
 import { Failure } from "./failures.js";
 
 const EVENTS_KEPT = 5000;
+const MEASURED_FROM_MS = 30;
 
 export class Answer {
   text = "";
@@ -14,7 +15,10 @@ export class Answer {
   tokens = [];
   firstTokenMs = null;
   totalMs = null;
+  rate = null; // tokens per second
   json = false;
+  #first = null; // when the first text came, and how many tokens that was
+  #lastAt = null;
   #sentAt = performance.now();
 
   /** An answer from the history: without its events. */
@@ -27,7 +31,8 @@ export class Answer {
     if (!goesOn) this.text = "";
     this.json = request.response_format !== undefined;
     Object.assign(this, { request, tokens: [], events: [], usage: null });
-    Object.assign(this, { finish: null, failure: null, firstTokenMs: null, totalMs: null });
+    Object.assign(this, { finish: null, failure: null, firstTokenMs: null, totalMs: null, rate: null });
+    this.#first = null;
     this.#sentAt = performance.now();
   }
 
@@ -42,8 +47,11 @@ export class Answer {
     const choice = chunk.choices[0];
     if (!choice) return;
     if (choice.delta.content) {
-      this.firstTokenMs ??= performance.now() - this.#sentAt;
       this.text += choice.delta.content;
+      this.#lastAt = performance.now();
+      this.#first ??= { at: this.#lastAt, tokens: this.usage?.completion_tokens ?? 1 };
+      this.firstTokenMs ??= this.#lastAt - this.#sentAt;
+      this.rate = this.#rate();
     }
     this.tokens.push(...(choice.logprobs?.content ?? []));
     this.finish = choice.finish_reason ?? this.finish;
@@ -53,10 +61,10 @@ export class Answer {
     this.totalMs = performance.now() - this.#sentAt;
   }
 
-  /** Tokens per second after the first one, or null before there are two. */
-  get rate() {
-    const tokens = this.usage?.completion_tokens ?? 0;
-    const passedMs = (this.totalMs ?? performance.now() - this.#sentAt) - this.firstTokenMs;
-    return this.firstTokenMs !== null && tokens > 1 && passedMs > 0 ? ((tokens - 1) * 1000) / passedMs : null;
+  /** Tokens per second after the first text; null while the time is too short to say. */
+  #rate() {
+    const tokens = (this.usage?.completion_tokens ?? 0) - this.#first.tokens;
+    const passedMs = this.#lastAt - this.#first.at;
+    return tokens > 0 && passedMs >= MEASURED_FROM_MS ? (tokens * 1000) / passedMs : null;
   }
 }

@@ -65,6 +65,7 @@ function answer(value) {
     usage: value.usage ? usage(value.usage) : null,
     firstTokenMs: number(value.firstTokenMs),
     totalMs: number(value.totalMs),
+    rate: number(value.rate),
     json: value.json === true,
   };
 }

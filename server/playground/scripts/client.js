@@ -23,15 +23,16 @@ export class Client {
   /** Yields the data of each event of an answer, without the end mark; throws `Failure`. */
   async *chat(body, signal) {
     const response = await this.#send(CHAT_PATH, { method: "POST", body: JSON.stringify(body), signal });
+    let done = false;
     try {
       for await (const data of readEvents(response.body)) {
-        if (data === "[DONE]") return;
-        yield data;
+        if (data === "[DONE]") done = true;
+        else yield data;
       }
     } catch (error) {
-      throw signal.aborted ? error : lost();
+      throw signal.aborted || error instanceof Failure ? error : lost();
     }
-    throw lost();
+    if (!done) throw lost();
   }
 
   async #send(path, options) {

@@ -31,7 +31,7 @@ export function draw({ figures }) {
   pen.fillRect(0, 0, SIDE_PX, SIDE_PX);
   const cell = SIDE_PX / 3;
   for (const [shape, colour, column, row] of figures) {
-    pen.setTransform(cell * 0.36, 0, 0, cell * 0.36, (column + 0.5) * cell, (row + 0.5) * cell);
+    pen.setTransform(cell * 0.4, 0, 0, cell * 0.4, (column + 0.5) * cell, (row + 0.5) * cell);
     pen.fillStyle = COLOURS[colour];
     pen.beginPath();
     SHAPES[shape](pen);

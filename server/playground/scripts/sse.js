@@ -16,6 +16,6 @@ export async function* readEvents(body) {
       }
     }
   } finally {
-    await reader.cancel().catch(() => {});
+    reader.cancel().catch(() => {});
   }
 }

@@ -1,5 +1,5 @@
-// The status corner: what is served and how busy it is, from /version, /readyz and /metrics. What a
-// server does not show to us (metrics may stand on another port) is left out.
+// The status corner: what is served and how busy it is, from /version and /metrics. What a server
+// does not show to us (metrics may stand on another port) is left out.
 
 import { byId, element } from "./dom.js";
 import { Failure } from "./failures.js";
@@ -26,12 +26,11 @@ export class Status extends EventTarget {
   }
 
   async refresh() {
-    const [version, ready, metrics] = await Promise.all([
+    const [version, metrics] = await Promise.all([
       this.#ask("version", JSON.parse),
-      this.#ask("readyz", () => "ready"),
       this.#ask("metrics", readMetrics),
     ]);
-    this.#showState(version, ready);
+    this.#showState(version);
     this.#showLoad(metrics);
     if (version.value && (version.value.models[0] !== this.model || this.contextTokens === null)) {
       await this.#learn(version.value);
@@ -55,8 +54,8 @@ export class Status extends EventTarget {
     }
   }
 
-  #showState(version, ready) {
-    const [state, words] = stateOf(version, ready);
+  #showState(version) {
+    const [state, words] = stateOf(version);
     byId("state").className = `dot ${state}`;
     byId("state-text").textContent = words;
     byId("version").textContent = version.value ? `internvl-serve ${version.value.version}` : "";
@@ -75,13 +74,9 @@ export class Status extends EventTarget {
   }
 }
 
-function stateOf(version, ready) {
-  if (ready.status === 200) return ["ready", "Ready"];
-  if (ready.status === 0) return ["lost", "Not reachable"];
-  if (ready.status === 401 || ready.status === 403 || ready.status === 404) {
-    return version.value?.engine ? ["ready", "Ready"] : ["waiting", "Unknown"];
-  }
-  return ["waiting", version.value?.engine ? "Not ready" : "Loading the model"];
+function stateOf({ value, status }) {
+  if (value) return value.engine ? ["ready", "Ready"] : ["waiting", "Loading the model"];
+  return status === 0 ? ["lost", "Not reachable"] : ["waiting", status === 401 ? "Wants a key" : "Not ready"];
 }
 
 /** The gauges without labels, by name, without the prefix. */

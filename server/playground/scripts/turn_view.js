@@ -83,7 +83,7 @@ export class TurnView {
     if (text) bubble.append(element("p", { class: "asked", text }));
     const edit = button("edit", "Edit the question", () => this.startEditing());
     const bar = element("div", { class: "actions" }, edit);
-    return element("section", { class: "question", "aria-label": "You" }, bubble, bar);
+    return element("section", { class: "question", "aria-label": "You" }, bar, bubble);
   }
 
   #answer() {
@@ -91,7 +91,7 @@ export class TurnView {
       button("copy", "Copy the answer", () => copyText(this.#turn.answer.text)),
       button("refresh", "Answer again", () => this.#actions.again()),
       button("forward", "Go on with this answer", () => this.#actions.goOn(), "go-on"),
-      button("code", "Look inside", () => this.#actions.inspect()),
+      button("code", "Details", () => this.#actions.inspect()),
     );
     const foot = element("footer", {}, this.#numbers, this.#bar);
     const parts = [this.#body, this.#note, this.#failure.node, foot];
