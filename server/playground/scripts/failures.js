@@ -22,6 +22,7 @@ const SENTENCES = {
   image_parse_error: ["A picture cannot be read", "Its file is damaged or cut off. Remove it, or send it again."],
   invalid_image_format: ["A file is no picture", "Send JPEG, PNG, WEBP or GIF."],
   unsupported_image_media_type: ["A picture has a format this server does not read", "Send JPEG, PNG, WEBP or GIF."],
+  invalid_image: ["A picture cannot be used", ""],
   empty_image_file: ["A picture is empty", "Its file has no content. Remove it, or choose another."],
   context_length_exceeded: ["This no longer fits", "Start a new chat, send fewer pictures, or ask for a shorter answer."],
   model_loading: ["The model is still loading", "This can take a few minutes after a start."],

@@ -1,0 +1,57 @@
+"""One daemon and one browser for all tests of the page; a fresh tab, storage included, for each.
+
+`make test-page` installs the browser (Debian's) and what comes from npm before it runs these.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
+
+from tests.e2e.daemon import Daemon, running
+from tests.page.playground import Playground
+
+FLAGS = (
+    "--no-sandbox",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[Daemon]:
+    with running("--dtype", "float32") as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    assert path, "no chromium: run `make test-page`, which installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1280, "height": 820})
+    context.set_default_timeout(30_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, daemon: Daemon) -> Iterator[Playground]:
+    """The open page. At the end the console must hold no error, and nothing but the daemon must
+    have been asked for anything."""
+    playground = Playground(context.new_page(), daemon.url)
+    playground.open()
+    yield playground
+    playground.wait_until_settled()
+    daemon.wait_until_idle()
+    assert playground.complaints == []
