@@ -2,14 +2,15 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
-.PHONY: serve test test-clients test-description test-storm test-observability
-.PHONY: lint types format docs eval bench clean
+.PHONY: serve test test-clients test-description test-storm test-observability test-page
+.PHONY: lint types format docs eval bench screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/internvl-serve serve $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/clients --ignore tests/observability $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/clients --ignore tests/observability \
+		--ignore tests/page $(ARGS)
 
 # Clients of the field in environments of their own; needs node and npm.
 test-clients: $(VENV)/.test
@@ -22,6 +23,15 @@ test-description: $(VENV)/.test
 # Answers within forty schemas, sixteen at a time.
 test-storm: $(VENV)/.test
 	STORM_GENERATIONS=2000 $(BIN)/python -m pytest tests/e2e/test_grammar_storm.py $(ARGS)
+# The playground in a real browser; installs Debian's Chromium where there is none; needs npm.
+test-page: $(VENV)/.test
+	scripts/page_tools .cache/page
+	$(BIN)/python -m pytest --numprocesses 2 tests/page $(ARGS)
+
+# The README's pictures of the playground; ARGS="--model FOLDER".
+screenshots: $(VENV)/.test
+	scripts/page_tools .cache/page
+	$(BIN)/python -m tests.page.screenshots docs/images $(ARGS)
 
 # Rules and dashboard against a real Prometheus; installs Debian's where it is missing.
 test-observability: $(VENV)/.test

@@ -146,9 +146,7 @@ class Playground:
             self.refused.append(response.status)
 
 
-def picture(
-    colour: str = "red", form: str = "PNG", size: tuple[int, int] = (224, 224)
-) -> bytes:
+def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (224, 224)) -> bytes:
     """A circle of a colour on white, as a file."""
     image = Image.new("RGB", size, "white")
     width, height = size

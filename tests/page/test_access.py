@@ -39,7 +39,9 @@ def test_axe_finds_nothing_serious(
     browser: Browser, daemon: Daemon, form: str, scheme: Any
 ) -> None:
     context = browser.new_context(
-        viewport={"width": WIDTHS[form], "height": 844}, color_scheme=scheme, reduced_motion="reduce"
+        viewport={"width": WIDTHS[form], "height": 844},
+        color_scheme=scheme,
+        reduced_motion="reduce",
     )
     page = Playground(context.new_page(), daemon.url)
     page.open()
@@ -121,7 +123,9 @@ def test_under_a_sub_path(context: BrowserContext, daemon: Daemon) -> None:
         page.ask_and_read("Hi")
         assert page.refused == []
         page.show_panel("inspector")
-        expect(page.tab.locator(".snippet")).to_contain_text(f"{url}/some/where/v1/chat/completions")
+        expect(page.tab.locator(".snippet")).to_contain_text(
+            f"{url}/some/where/v1/chat/completions"
+        )
         assert page.complaints == []
 
 

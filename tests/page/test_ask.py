@@ -26,7 +26,9 @@ def said_by_api(daemon: Daemon, body: dict[str, Any]) -> str:
 def raw_answer(page: Playground) -> str:
     """The last answer as its characters, not as its markdown shows."""
     page.wait_until_settled()
-    page.tab.evaluate("() => { navigator.clipboard.writeText = async (text) => (self.copied = text) }")
+    page.tab.evaluate(
+        "() => { navigator.clipboard.writeText = async (text) => (self.copied = text) }"
+    )
     page.click("Copy the answer")
     text: str = page.tab.evaluate("() => self.copied")
     return text
@@ -102,7 +104,9 @@ def test_answering_again_and_editing_replace_the_turn(page: Playground) -> None:
     expect(page.tab.locator(".turn")).to_have_count(1)
     page.tab.focus("#question")
     page.tab.keyboard.press("ArrowUp")
-    editor = page.tab.get_by_label("Edit the question", exact=True).and_(page.tab.locator("textarea"))
+    editor = page.tab.get_by_label("Edit the question", exact=True).and_(
+        page.tab.locator("textarea")
+    )
     editor.fill("Three?")
     editor.press("Enter")
     page.answer()
@@ -134,7 +138,9 @@ def test_a_schema_holds_the_answer(page: Playground) -> None:
     page.tab.focus("#question")
     page.tab.keyboard.press("Enter")
     page.wait_until_settled()
-    value = page.tab.evaluate("() => JSON.parse(document.querySelector('figure.code code').textContent)")
+    value = page.tab.evaluate(
+        "() => JSON.parse(document.querySelector('figure.code code').textContent)"
+    )
     assert list(value) == ["count"]
     assert 0 <= value["count"] <= 9
     assert page.bodies[-1]["response_format"]["json_schema"]["strict"] is True

@@ -45,14 +45,12 @@ def test_the_numbers_are_those_of_the_server(page: Playground) -> None:
 
 
 @pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
-def test_copied_code_gives_the_same_answer(
-    page: Playground, tmp_path: Path, language: str
-) -> None:
+def test_copied_code_gives_the_same_answer(page: Playground, tmp_path: Path, language: str) -> None:
     page.set(**FIXED, stop="'\\\"\n<|im_end|>", more='{"top_k": 40, "metadata": {"a": "é'
              '$HOME `x` \\\\ \'"}}')  # fmt: skip
     page.drop(png("circle.png"))
     page.thumbnails(1)
-    page.ask_and_read("What's in \"it\"?\n$HOME `date` \\n REQUEST")
+    page.ask_and_read('What\'s in "it"?\n$HOME `date` \\n REQUEST')
     page.show_panel("inspector")
     answer = page.tab.evaluate(
         "() => [...document.querySelectorAll('.events code')].map((code) => "

@@ -102,7 +102,9 @@ def test_a_video_becomes_frames(page: Playground) -> None:
     content: list[dict[str, Any]] = page.bodies[-1]["messages"][-1]["content"]
     texts = [part["text"] for part in content if part["type"] == "text"]
     assert texts == ["Frame1: ", "Frame2: ", "Frame3: ", "Frame4: ", "What happens?"]
-    first, *_, last = (Image.open(io.BytesIO(frame)).getpixel((9, 9)) for frame in sent_pictures(page))
+    first, *_, last = (
+        Image.open(io.BytesIO(frame)).getpixel((9, 9)) for frame in sent_pictures(page)
+    )
     assert isinstance(first, tuple) and isinstance(last, tuple)
     assert first[0] > 200 > first[2]
     assert last[2] > 200 > last[0]

@@ -11,7 +11,7 @@ export class Inspector {
   #node = byId("inspector");
   #answer = null;
   #language = "curl";
-  #live = { numbers: element("dl", { class: "figures" }), events: element("ol", { class: "events" }) };
+  #live = { numbers: element("dl", { class: "figures" }), events: element("ol", { class: "events", tabindex: "0", "aria-label": "Events" }) };
 
   /** @param {Answer|null} answer */
   show(answer) {

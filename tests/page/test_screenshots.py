@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser
+
+from tests.e2e.daemon import Daemon
+from tests.page.screenshots import take
+
+
+@pytest.fixture(scope="module")
+def shots(browser: Browser, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shots")
+    take(browser, daemon.url, folder)
+    return folder
+
+
+def brightness(folder: Path, name: str) -> float:
+    """Mean, 0 to 255."""
+    grey = Image.open(folder / f"playground-{name}.png").convert("L").resize((1, 1))
+    value = grey.getpixel((0, 0))
+    assert isinstance(value, int)
+    return value
+
+
+def test_the_pictures_of_the_readme_can_be_made(shots: Path) -> None:
+    assert brightness(shots, "light") > 180 > 90 > brightness(shots, "dark")
+    assert brightness(shots, "phone") > 180
+    assert Image.open(shots / "playground-phone.png").size == (780, 1560)
