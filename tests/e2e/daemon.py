@@ -26,9 +26,11 @@ ADDRESS = re.compile(r"on (http://\S+)")
 class Daemon:
     """A running `internvl-serve serve`."""
 
-    def __init__(self, *flags: str, model: Path | None = golden.CHECKPOINT) -> None:
+    def __init__(
+        self, *flags: str, model: Path | None = golden.CHECKPOINT, name: str = MODEL
+    ) -> None:
         command = [sys.executable, "-P", "-m", "server", "serve", "--port", "0"]
-        command += ["--host", "127.0.0.1", "--served-model-name", MODEL, "--check-integrity"]
+        command += ["--host", "127.0.0.1", "--served-model-name", name, "--check-integrity"]
         if model is not None:
             command += ["--model", str(model)]
         self.process = subprocess.Popen(
@@ -125,8 +127,10 @@ class Daemon:
 
 
 @contextmanager
-def running(*flags: str, model: Path | None = golden.CHECKPOINT) -> Iterator[Daemon]:
-    with Daemon(*flags, model=model) as daemon:
+def running(
+    *flags: str, model: Path | None = golden.CHECKPOINT, name: str = MODEL
+) -> Iterator[Daemon]:
+    with Daemon(*flags, model=model, name=name) as daemon:
         daemon.wait_until_ready()
         yield daemon
 

@@ -139,7 +139,8 @@ class Playground:
         if address.scheme not in ("data", "blob") and not request.url.startswith(self.url):
             self.complaints.append(f"request to {request.url}")
         if address.path.endswith("/v1/chat/completions"):
-            self.bodies.append(request.post_data_json)
+            body: Any = request.post_data_json
+            self.bodies.append(body)
 
     def _see_response(self, response: Response) -> None:
         if response.status >= 400 and response.url.endswith("/v1/chat/completions"):

@@ -1,8 +1,9 @@
-"""The README's pictures of the playground: python -m tests.page.screenshots FOLDER [--model FOLDER]"""
+"""The README's pictures of the playground: `python -m tests.page.screenshots FOLDER`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ from tests.e2e.daemon import running
 from tests.page.browser import launch
 from tests.page.playground import Playground
 
-DESKTOP = {"viewport": {"width": 1280, "height": 800}, "device_scale_factor": 1.5}
-PHONE = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 2, "has_touch": True}
-QUESTIONS = ("What shape is red?", "Is there a green square?")
+DESKTOP: Mapping[str, Any] = {
+    "viewport": {"width": 1280, "height": 800},
+    "device_scale_factor": 1.5,
+}
+PHONE: Mapping[str, Any] = {
+    "viewport": {"width": 390, "height": 780},
+    "device_scale_factor": 2,
+    "has_touch": True,
+}
+SECOND_QUESTION = "What shape is red?"
 
 
 def take(browser: Browser, url: str, folder: Path) -> None:
@@ -48,8 +56,7 @@ def _talk(page: Playground) -> None:
     page.thumbnails(1)
     page.tab.press("#question", "Enter")
     page.answer()
-    for question in QUESTIONS:
-        page.ask_and_read(question)
+    page.ask_and_read(SECOND_QUESTION)
 
 
 def main() -> None:
@@ -57,9 +64,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", type=Path, default=golden.CHECKPOINT)
     arguments = parser.parse_args()
-    name = ("--served-model-name", "internvl-demo")
     with (
-        running(*name, model=arguments.model) as daemon,
+        running(model=arguments.model, name="internvl-demo") as daemon,
         sync_playwright() as playwright,
         launch(playwright) as browser,
     ):

@@ -18,8 +18,22 @@ from tests.page.playground import NPM_FOLDER, Playground, png
 from tests.page.scripted import answer_with, refuse_with, stream
 
 AXE = NPM_FOLDER / "node_modules/axe-core/axe.min.js"
-RICH = "# A\n\nText with `code`, **weight** and [a link](https://example.com).\n\n" \
-    "| a | b |\n| --- | --- |\n| 1 | 2 |\n\n```py\nprint(1)\n```\n\n> quoted\n\n- [x] done\n"  # fmt: skip
+RICH = """# A
+
+Text with `code`, **weight** and [a link](https://example.com).
+
+| a | b |
+| --- | --- |
+| 1 | 2 |
+
+```py
+print(1)
+```
+
+> quoted
+
+- [x] done
+"""
 WIDTHS = {"desktop": 1280, "phone": 390}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from playwright.sync_api import Route, expect
 
 from tests.page.playground import Playground
@@ -59,8 +61,9 @@ def test_no_network_at_all(page: Playground) -> None:
 
 
 def test_a_failure_in_mid_stream(page: Playground) -> None:
-    broken = 'data: {"error": {"message": "It died.", "type": "server_error", "code": "engine_restarted"}}'
-    answer_with(page, stream("Half", end=False) + broken + "\n\n")
+    error = {"message": "It died.", "type": "server_error", "code": "engine_restarted"}
+    broken = f"data: {json.dumps({'error': error})}\n\n"
+    answer_with(page, stream("Half", end=False) + broken)
     fails(page)
     expect(page.tab.locator(".failure strong")).to_have_text("The model was restarted")
     expect(page.tab.locator(".prose")).to_have_text("Half")

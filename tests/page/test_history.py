@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.page.playground import Playground, png
 
@@ -16,10 +16,8 @@ def titles(page: Playground) -> list[str]:
 
 def import_text(page: Playground, text: str) -> str:
     """What the page says to an archive."""
-    page.tab.set_input_files(
-        "#import-file",
-        [{"name": "a.json", "mimeType": "application/json", "buffer": text.encode()}],
-    )
+    file = FilePayload(name="a.json", mimeType="application/json", buffer=text.encode())
+    page.tab.set_input_files("#import-file", file)
     expect(page.tab.locator("#archive-note")).not_to_be_empty()
     return page.tab.locator("#archive-note").inner_text()
 
@@ -36,7 +34,8 @@ def test_a_reload_finds_everything(page: Playground) -> None:
     page.tab.get_by_role("button", name="What is this?", exact=True).click()
     expect(page.tab.locator(".asked")).to_have_text("What is this?")
     assert page.answer() == answer
-    assert page.tab.locator(".pictures img").evaluate("async (image) => (await image.decode(), image.naturalWidth)") == 224  # fmt: skip
+    image = page.tab.locator(".pictures img")
+    assert image.evaluate("async (image) => (await image.decode(), image.naturalWidth)") == 224
     page.ask_and_read("And now?")
     assert [m["role"] for m in page.bodies[-1]["messages"]] == ["user", "assistant", "user"]
     assert titles(page) == ["What is this?", "Something else?"]

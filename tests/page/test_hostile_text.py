@@ -50,7 +50,7 @@ ATTACKS = (
     "`<script>globalThis.ran = 1</script>`",
     "```html\n<script>globalThis.ran = 1</script>\n```",
     "```\"><img src=x onerror=globalThis.ran=1>\ncode\n```",
-    "| <img src=x onerror=globalThis.ran=1> | b |\n| --- | --- |\n| <script>globalThis.ran=1</script> | c |",
+    "| <img src=x onerror=globalThis.ran=1> | b |\n| --- | --- |\n| <script>ran=1</script> | c |",
     "# <img src=x onerror=globalThis.ran=1>",
     "1. <svg/onload=globalThis.ran=1>\n2. [a](javascript:globalThis.ran=1)",
     "> <img src=x onerror=globalThis.ran=1>",
@@ -64,7 +64,8 @@ ATTACKS = (
 )  # fmt: skip
 
 STRANGE = """() => {
-    const plain = new Set(("ARTICLE SECTION DIV P SPAN BUTTON SVG PATH FOOTER STRONG EM DEL CODE PRE FIGURE " +
+    const plain = new Set((
+        "ARTICLE SECTION DIV P SPAN BUTTON SVG PATH FOOTER STRONG EM DEL CODE PRE FIGURE " +
         "FIGCAPTION UL OL LI TABLE THEAD TBODY TR TH TD BLOCKQUOTE HR BR A H3 H4 H5 H6 IMG").split(" "));
     const strange = [];
     for (const node of document.querySelectorAll("#turns *, #conversations *, #tray *")) {
