@@ -66,7 +66,8 @@ ATTACKS = (
 STRANGE = """() => {
     const plain = new Set((
         "ARTICLE SECTION DIV P SPAN BUTTON SVG PATH FOOTER STRONG EM DEL CODE PRE FIGURE " +
-        "FIGCAPTION UL OL LI TABLE THEAD TBODY TR TH TD BLOCKQUOTE HR BR A H3 H4 H5 H6 IMG").split(" "));
+        "FIGCAPTION UL OL LI TABLE THEAD TBODY TR TH TD BLOCKQUOTE HR BR A H3 H4 H5 H6 IMG"
+    ).split(" "));
     const strange = [];
     for (const node of document.querySelectorAll("#turns *, #conversations *, #tray *")) {
         if (!plain.has(node.tagName.toUpperCase())) strange.push(node.tagName);
