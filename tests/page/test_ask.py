@@ -144,3 +144,7 @@ def test_a_schema_holds_the_answer(page: Playground) -> None:
     assert list(value) == ["count"]
     assert 0 <= value["count"] <= 9
     assert page.bodies[-1]["response_format"]["json_schema"]["strict"] is True
+    page.set(schema_mode=False, max_tokens="4")
+    page.click("Answer again")
+    page.wait_until_settled()
+    expect(page.tab.locator("figure.code")).to_have_count(0)

@@ -44,7 +44,7 @@ export class Answer {
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Failure(chunk.error.type === "rate_limit_error" ? 429 : 503, chunk.error);
     if (chunk.usage) this.usage = chunk.usage;
-    const choice = chunk.choices[0];
+    const choice = chunk.choices.find(({ index }) => index === 0);
     if (!choice) return;
     if (choice.delta.content) {
       this.text += choice.delta.content;

@@ -23,7 +23,7 @@ export class Chat extends EventTarget {
   /**
    * @param {Client} client
    * @param {() => object} options gives the values of the settings
-   * @param {() => string} model gives the name that requests carry
+   * @param {() => Promise<string>} model gives the name that requests carry
    */
   constructor(client, options, model) {
     super();
@@ -86,7 +86,7 @@ export class Chat extends EventTarget {
     let body = null;
     this.#announce("structure");
     try {
-      body = requestBody(turns, this.#options(), this.#model(), goesOn);
+      body = requestBody(turns, this.#options(), await this.#model(), goesOn);
       answer.begin(body, goesOn);
       this.#announce("progress");
       for await (const data of this.#client.chat(body, abort.signal)) {

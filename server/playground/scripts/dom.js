@@ -55,6 +55,7 @@ export async function copyText(text) {
 
 /** Offers text as a file. */
 export function saveFile(name, text) {
-  const link = element("a", { download: name, href: `data:application/json,${encodeURIComponent(text)}` });
-  link.click();
+  const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  element("a", { download: name, href: url }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

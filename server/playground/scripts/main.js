@@ -22,7 +22,7 @@ setUpTheme();
 const settings = new Settings();
 const client = new Client(() => settings.key);
 const status = new Status(client);
-const chat = new Chat(client, () => settings.values, () => status.model);
+const chat = new Chat(client, () => settings.values, () => status.modelName());
 const composer = new Composer(() => status.pictureBytesMax, () => settings.values.frames);
 const transcript = new Transcript(chat);
 const history = new History();
@@ -35,8 +35,12 @@ const measure = () =>
 const inspect = (at) => inspector.show(chat.turns.at(at)?.answer ?? null);
 
 async function keep({ detail: conversation }) {
-  if (conversation.turns.length) await history.save(conversation);
-  await sidebar.refresh(chat.conversation.id);
+  try {
+    if (conversation.turns.length) await history.save(conversation);
+    await sidebar.refresh(chat.conversation.id);
+  } catch (error) {
+    byId("archive-note").textContent = `This browser does not keep conversations: ${error.name}.`;
+  }
 }
 
 function startNew() {

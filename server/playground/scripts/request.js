@@ -16,9 +16,8 @@ export function requestBody(turns, options, model, goesOn = false) {
   if (options.schemaMode) body.response_format = responseFormat(options.schema);
   if (options.probabilities) Object.assign(body, { logprobs: true, top_logprobs: 5 });
   if (goesOn) Object.assign(body, { continue_final_message: true, add_generation_prompt: false });
-  body.stream = true;
-  body.stream_options = { include_usage: true, continuous_usage_stats: true };
-  return { ...body, ...(options.more ? JSON.parse(options.more) : {}) };
+  if (options.more) Object.assign(body, JSON.parse(options.more));
+  return { ...body, stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } };
 }
 
 /** Pictures first, as the model was trained; frames of a video between their names. */

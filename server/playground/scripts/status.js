@@ -25,6 +25,12 @@ export class Status extends EventTarget {
     }
   }
 
+  /** The name of the served model; empty where the server cannot be asked. */
+  async modelName() {
+    if (!this.model) await this.refresh();
+    return this.model;
+  }
+
   async refresh() {
     const [version, metrics] = await Promise.all([
       this.#ask("version", JSON.parse),

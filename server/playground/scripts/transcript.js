@@ -22,9 +22,9 @@ export class Transcript extends EventTarget {
       this.#following = scrollHeight - clientHeight - scrollTop < NEAR_END_PX;
     });
     chat.addEventListener("structure", () => this.#rebuild());
-    chat.addEventListener("progress", oncePerFrame(() => this.#update()));
+    chat.addEventListener("progress", oncePerFrame(() => this.#grow()));
     chat.addEventListener("settled", () => {
-      this.#update();
+      this.#grow();
       this.#announce();
     });
   }
@@ -40,7 +40,7 @@ export class Transcript extends EventTarget {
     this.#node.replaceChildren(...this.#views.map((view) => view.node));
     document.body.classList.toggle("empty", !this.#views.length);
     this.#following = true;
-    this.#update();
+    this.#grow();
   }
 
   #view(turn, at) {
@@ -52,9 +52,8 @@ export class Transcript extends EventTarget {
     });
   }
 
-  #update() {
-    const last = this.#views.length - 1;
-    for (const [at, view] of this.#views.entries()) view.update(this.#chat.busy && at === last);
+  #grow() {
+    this.#views.at(-1)?.update(this.#chat.busy);
     if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 

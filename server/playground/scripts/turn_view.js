@@ -14,6 +14,7 @@ export class TurnView {
   #actions;
   #body = element("div", { class: "prose" });
   #markdown = new MarkdownView(this.#body);
+  #json = null; // the whole answer, where it is one value
   #note = element("p", { class: "note" });
   #numbers = element("p", { class: "numbers" });
   #failure;
@@ -68,9 +69,10 @@ export class TurnView {
 
   #showText(answer, live) {
     const value = answer.json && !live ? parsed(answer.text) : undefined;
-    if (value === undefined) return this.#markdown.update(answer.json ? fenced(answer.text) : answer.text);
-    this.#markdown.update("");
-    this.#body.replaceChildren(codeBlock(JSON.stringify(value, null, 2), "json"));
+    this.#json?.remove();
+    this.#json = value === undefined ? null : codeBlock(JSON.stringify(value, null, 2), "json");
+    this.#markdown.update(this.#json ? "" : answer.json ? fenced(answer.text) : answer.text);
+    if (this.#json) this.#body.append(this.#json);
   }
 
   #question() {
