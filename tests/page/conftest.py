@@ -17,7 +17,7 @@ from tests.page.playground import Playground
 
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[Daemon]:
-    with running("--dtype", "float32") as daemon:
+    with running("--dtype", "float32", "--max-image-bytes", str(2**20)) as daemon:
         yield daemon
 
 

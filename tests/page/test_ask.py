@@ -35,7 +35,7 @@ def raw_answer(page: Playground) -> str:
 
 
 def test_a_dropped_picture_is_answered_as_the_api_answers(page: Playground, daemon: Daemon) -> None:
-    page.set(temperature="0", max_tokens="400", more='{"ignore_eos": true}')
+    page.set(temperature="0", max_tokens="160", more='{"ignore_eos": true}')
     page.drop(png("circle.png"))
     assert page.thumbnails(1) == ["circle.png"]
     page.watch_text()

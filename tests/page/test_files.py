@@ -116,7 +116,7 @@ def test_a_video_becomes_frames(page: Playground) -> None:
         ("notes.png", "image/png", b"no picture at all", "cannot be read as a picture"),
         ("empty.png", "image/png", b"", "“empty.png” is empty"),
         ("clip.mp4", "video/mp4", b"no video at all", "“clip.mp4” cannot be played"),
-        ("large.png", "image/png", picture() + bytes(21 * 2**20), "this server takes up to 20 MB"),
+        ("large.png", "image/png", picture() + bytes(2**20), "this server takes up to 1 MB"),
     ],
 )
 def test_a_file_that_cannot_be_used(
