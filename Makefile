@@ -23,6 +23,7 @@ test-description: $(VENV)/.test
 # Answers within forty schemas, sixteen at a time.
 test-storm: $(VENV)/.test
 	STORM_GENERATIONS=2000 $(BIN)/python -m pytest tests/e2e/test_grammar_storm.py $(ARGS)
+
 # The playground in a real browser; installs Debian's Chromium where there is none; needs npm.
 test-page: $(VENV)/.test
 	scripts/page_tools .cache/page
