@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from server import __version__, logs, planner, terminal, top
 from server.bench import arguments as bench_arguments
 from server.errors import CheckpointError, StartupError
+from server.limits import Limits
 from server.model.locate import locate, locate_config
 from server.settings import ENV_PREFIX, Settings
 from server.supervisor import Supervisor, address, listen
@@ -86,10 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
     terminal.add_commands(commands)
     bench_arguments.add_command(commands)
     top.add_command(commands)
+    limits = serve_command.add_argument_group("limits")
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")
         help_text = f"{field.description} [{default_text(field)}env: {ENV_PREFIX}{name.upper()}]"
-        serve_command.add_argument(
+        (limits if name in Limits.model_fields else serve_command).add_argument(
             flag,
             dest=name,
             default=argparse.SUPPRESS,

@@ -11,6 +11,9 @@ from typing import Any
 
 MESSAGE_CHARS_MAX = 300
 
+CLOSE = {"connection": "close"}
+"""For errors after which the rest of the request is not worth reading."""
+
 
 class ApiError(Exception):
     """A failure with an HTTP status and OpenAI's error body.
@@ -71,6 +74,15 @@ def context_length_exceeded(limit_tokens: int, message: str, param: str = "messa
         "context_length_exceeded",
         f"This model's maximum context length is {limit_tokens} tokens. {message}",
         param=param,
+    )
+
+
+def headers_too_large(limit_bytes: int) -> ApiError:
+    return ApiError(
+        431,
+        "headers_too_large",
+        f"The header fields are larger than {limit_bytes} bytes, the limit of this server.",
+        headers=CLOSE,
     )
 
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.limits import Limits
+
 ENV_PREFIX = "INTERNVL_SERVE_"
 
 
@@ -37,7 +39,7 @@ def _refuse_vision(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
-class Settings(BaseSettings):
+class Settings(Limits, BaseSettings):
     """Everything an operator can choose."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
@@ -132,29 +134,6 @@ class Settings(BaseSettings):
         description="Where sampling parameters that a request leaves out come from: OpenAI's "
         "documentation (temperature 1, top_p 1, no top_k) or the checkpoint.",
     )
-    max_body_bytes: PositiveInt = Field(
-        64 * 2**20, description="Largest request body; base64 pictures count as they are sent."
-    )
-    max_image_bytes: PositiveInt = Field(
-        20 * 2**20, description="Largest picture file, after base64 decoding."
-    )
-    max_image_pixels: PositiveInt = Field(
-        50_000_000, description="Largest picture in pixels; checked before it is decoded."
-    )
-    max_video_bytes: PositiveInt = Field(
-        100 * 2**20,
-        description="Largest video file, after base64 decoding; --max-image-pixels bounds a frame.",
-    )
-    video_timeout_s: PositiveFloat = Field(
-        20.0, description="Longest work on one video, in seconds."
-    )
-    max_choices: PositiveInt = Field(16, description="Largest `n` of a request.")
-    max_stop_strings: PositiveInt = Field(16, description="Stop strings in a request at most.")
-    grammar_timeout_s: PositiveFloat = Field(
-        5.0,
-        description="Longest time to build the grammar of a JSON schema, a regular expression or "
-        "tools; what takes longer is answered 400.",
-    )
     strict_params: bool = Field(
         False,
         description="Answer 400 to a request with an unknown field, instead of naming it in "
@@ -173,9 +152,6 @@ class Settings(BaseSettings):
     )
     playground: bool = Field(
         True, description="Serve the playground, a page to try the model on, at `/`."
-    )
-    max_waiting_requests: PositiveInt = Field(
-        1024, description="Choices that may be open at once; beyond it requests are answered 429."
     )
     keep_alive_comment_s: PositiveFloat = Field(
         15.0, description="A comment is sent on a silent stream this often, against idle time-outs."

@@ -18,7 +18,7 @@ from server.api.capabilities import capability_routes
 from server.api.chat import chat_routes
 from server.api.completions import completion_routes
 from server.api.document import ERROR_RESPONSE, openapi_document
-from server.api.middleware import Envelope
+from server.api.middleware import Bounds, Envelope
 from server.api.operations import model_routes, operations_routes
 from server.api.playground import playground_routes
 from server.api.response_routes import response_routes
@@ -71,6 +71,8 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(routes(service))
     if service.settings.playground:
         app.include_router(playground_routes())
+    # The last one added is the outermost.
+    app.add_middleware(Bounds, limits=service.settings)
     app.add_middleware(Envelope, metrics=service.metrics)
     app.openapi = functools.cache(functools.partial(openapi_document, app))  # type: ignore[method-assign]
     return app

@@ -12,6 +12,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.responses import error_response, internal_error
+from server.errors import CLOSE, ApiError, headers_too_large
+from server.limits import Limits
 from server.metrics import ApiMetrics
 
 log = logging.getLogger(__name__)
@@ -63,3 +65,37 @@ class Envelope:
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
     return given if REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+
+
+class Bounds:
+    """Refuses requests whose head is too large, before anything looks at them."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        failure = self._objection(scope) if scope["type"] == "http" else None
+        app = self._app if failure is None else error_response(failure)
+        await app(scope, receive, send)
+
+    def _objection(self, scope: Scope) -> ApiError | None:
+        limits, fields = self._limits, scope["headers"]
+        if len(scope["raw_path"]) + len(scope["query_string"]) > limits.max_url_bytes:
+            return ApiError(
+                414,
+                "url_too_long",
+                f"The URL is longer than {limits.max_url_bytes} bytes, the limit of this server.",
+                headers=CLOSE,
+            )
+        if sum(len(name) + len(value) for name, value in fields) > limits.max_header_bytes:
+            return headers_too_large(limits.max_header_bytes)
+        if len(fields) > limits.max_header_fields:
+            return ApiError(
+                431,
+                "too_many_headers",
+                f"The request has {len(fields)} header fields; this server takes "
+                f"{limits.max_header_fields} at most.",
+                headers=CLOSE,
+            )
+        return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +18,14 @@ from fastapi import FastAPI
 
 from server.api.app import create_app
 from server.api.client import EngineClient
-from server.api.protocol import OpenAiH11Protocol
+from server.api.protocol import GuardedH11Protocol
 from server.api.service import Service
 from server.ipc import ApiEndpoint
+from server.limits import Limits
 from server.settings import Settings
 
 STUCK_CLIENT_S = 1
 """How long connections may take to end after the shutdown began; then they are cut."""
-
-IDLE_CONNECTION_S = 20
-HEADER_BYTES_MAX = 65_536
 
 
 class _Server(uvicorn.Server):
@@ -64,7 +63,7 @@ async def serve(
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.closing(ApiEndpoint(run_dir, name)) as endpoint:
         client = EngineClient(endpoint, settings.max_waiting_requests, restarts)
-        server = _Server(_config(create_app(Service.load(settings, checkpoint, client))))
+        server = _Server(_config(create_app(Service.load(settings, checkpoint, client)), settings))
         stopping = asyncio.create_task(_stop(server, client, shutdown))
         try:
             await server.serve(sockets=[listener])
@@ -72,19 +71,19 @@ async def serve(
             stopping.cancel()
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def _config(app: FastAPI, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=OpenAiH11Protocol,
+        http=functools.partial(GuardedH11Protocol, limits=limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=IDLE_CONNECTION_S,
+        timeout_keep_alive=limits.idle_connection_s,  # type: ignore[arg-type]
         timeout_graceful_shutdown=2 * STUCK_CLIENT_S,
-        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+        h11_max_incomplete_event_size=limits.max_url_bytes + limits.max_header_bytes,
     )
 
 
