@@ -71,7 +71,7 @@ async def _in_shape(request: Request, work: Awaitable[Response]) -> Response:
 
 
 async def _count(service: Service, request: Request) -> Response:
-    body = await read_json(request, service.settings.max_body_bytes)
+    body = await read_json(request, service.bodies)
     service.client.admit(0)
     chat, paths = _translate(service, CountRequest, body)[1:]
     try:

@@ -31,6 +31,7 @@ from server.api.validation import STOP_CHARS_MAX
 from server.frontend import grammar, schema_check
 from server.frontend.video import video_is_installed
 from server.frontend.video_sampling import SEGMENTS_MAX
+from server.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +91,9 @@ def _limits(service: Service) -> dict[str, Any]:
     settings, ready = service.settings, service.client.ready
     return {
         "max_model_len": ready.max_model_len if ready else None,
-        "max_body_bytes": settings.max_body_bytes,
-        "max_image_bytes": settings.max_image_bytes,
-        "max_image_pixels": settings.max_image_pixels,
-        "max_video_bytes": settings.max_video_bytes,
         "max_video_segments": SEGMENTS_MAX,
         "max_videos": VIDEOS_MAX if video_is_installed() else 0,
-        "video_timeout_s": settings.video_timeout_s,
-        "max_choices": settings.max_choices,
-        "max_stop_strings": settings.max_stop_strings,
+        **settings.model_dump(include=Limits.model_fields.keys()),
         "max_stop_chars": STOP_CHARS_MAX,
         "max_top_logprobs": TOP_LOGPROBS_MAX,
         "max_logit_biases": BIASES_MAX,

@@ -65,7 +65,7 @@ async def handle(
     caller = caller_of(request.headers)
     record = ChatRecord(request.state.request_id, kind, service.metrics, service.tracer, caller)
     try:
-        body = await read_json(request, service.settings.max_body_bytes)
+        body = await read_json(request, service.bodies)
         record.read(request.headers.get("content-length", ""))
         return await until_disconnect(request.receive, respond(body, record))
     except ApiError as failure:

@@ -1,7 +1,7 @@
 """What comes in over HTTP before anybody looks at its meaning: the body, and the client's leaving.
 
-A body is counted while it is read and decoded strictly: UTF-8, no NaN or Infinity, no lone
-surrogates, no numbers that overflow, bounded nesting.
+A body is decoded strictly: UTF-8, no NaN or Infinity, no lone surrogates, no numbers that overflow,
+bounded nesting, a bounded number of values.
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
+from server.api.bodies import Bodies
 from server.errors import ApiError, invalid
 
 T = TypeVar("T")
 
+JSON_VALUES_MAX = 300_000
+VALUE_MARKS = (b",", b"[", b"{")
+"""Each value of a JSON text follows one of these."""
 
-async def read_json(request: Request, limit_bytes: int) -> dict[str, Any]:
+
+async def read_json(request: Request, bodies: Bodies) -> dict[str, Any]:
     """The JSON object in the body.
 
     Raises:
-        ApiError: 415, 413 or 400.
+        ApiError: 415, 413, 429 or 400.
     """
     _check_media_type(request)
-    return parse_object(await _read_body(request, limit_bytes))
+    return parse_object(await bodies.read(request), bodies.limits.max_json_values)
 
 
 def _check_media_type(request: Request) -> None:
@@ -45,33 +50,21 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit_bytes:
-        raise _too_large(limit_bytes)
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
-    return bytes(body)
-
-
-def _too_large(limit_bytes: int) -> ApiError:
-    return ApiError(
-        413,
-        "request_too_large",
-        f"The request body is larger than {limit_bytes} bytes, the limit of this server. "
-        "Send fewer or smaller pictures.",
-    )
-
-
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes, values_max: int = JSON_VALUES_MAX) -> dict[str, Any]:
     """Decodes a JSON object strictly.
+
+    Args:
+        values_max: bounds what decoding costs: long strings are cheap, many values are not.
 
     Raises:
         ApiError: 400 `invalid_json`.
     """
+    if len(body) > values_max and sum(map(body.count, VALUE_MARKS)) > values_max:
+        raise invalid(
+            f"The body has more than {values_max} commas and brackets, the limit of this server.",
+            param=None,
+            code="invalid_json",
+        )
     try:
         value = msgspec.json.decode(body)
     except RecursionError:

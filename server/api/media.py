@@ -15,9 +15,10 @@ from functools import partial
 from typing import TypeVar
 
 from server.api.conversation import Picture, Shown, Video
-from server.errors import ApiError
+from server.errors import ApiError, invalid
 from server.frontend.data_url import MediaKind, decode_data_url
 from server.frontend.images import ImageLimits, image_digest, load_image
+from server.frontend.pixel_budget import PixelBudget
 from server.frontend.video import VideoLimits, VideoReader, video_is_installed
 from server.settings import Settings
 
@@ -46,6 +47,8 @@ class MediaLoader:
         self._image_limits = ImageLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
         )
+        self._images_max = settings.max_images
+        self._pixel_budget = PixelBudget(settings.max_total_image_pixels)
         self._video_bytes_max = settings.max_video_bytes
         limits = VideoLimits(settings.max_image_pixels, settings.video_timeout_s)
         self._videos = VideoReader(size, limits, min(cores, VIDEO_PROCESSES_MAX))
@@ -60,6 +63,7 @@ class MediaLoader:
         Raises:
             ApiError: what the first bad one of them raised.
         """
+        check_images(sum(isinstance(shown, Picture) for shown in media), self._images_max)
         work = [
             self._video(shown) if isinstance(shown, Video) else self._picture(shown)
             for shown in media
@@ -84,13 +88,27 @@ class MediaLoader:
 
     def _load_picture(self, data: bytes, param: str) -> Pixels:
         began_s = time.perf_counter()
-        pixels = load_image(data, self._size, self._image_mode, self._image_limits, param)
+        limits, budget = self._image_limits, self._pixel_budget
+        pixels = load_image(data, self._size, self._image_mode, limits, param, budget=budget)
         digest = image_digest(pixels)
         self._decoded(time.perf_counter() - began_s)
         return digest, pixels
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def check_images(count: int, limit: int) -> None:
+    """Raises:
+    ApiError: 400; a request may not have so many pictures.
+    """
+    if count > limit:
+        raise invalid(
+            f"Invalid 'messages': at most {limit} pictures are accepted in a request, but got "
+            f"{count}.",
+            param="messages",
+            code="array_above_max_length",
+        )
 
 
 def _with_digests(frames: Sequence[bytes]) -> list[Pixels]:

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from contextlib import ExitStack
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +25,8 @@ OPENAI_VERSION = b"2020-10-01"
 
 class Envelope:
     """Outermost middleware. The id is the client's own where it is harmless, and is found in
-    `request.state.request_id`."""
+    `request.state.request_id`; what must happen when the request has ended, however it ends, is
+    added to `request.state.at_end`."""
 
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
         self._app = app
@@ -34,8 +36,12 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with ExitStack() as at_end:
+            await self._answer(scope, receive, send, at_end)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, at_end: ExitStack) -> None:
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {}).update(request_id=request_id, at_end=at_end)
         began_at = time.monotonic()
         begun = False
 

@@ -48,7 +48,7 @@ def add_create_routes(router: APIRouter, service: Service, store: ResponseStore)
         responses=answers(InputTokens),
     )
     async def count_input_tokens(request: Request) -> Response:
-        body = await read_json(request, service.settings.max_body_bytes)
+        body = await read_json(request, service.bodies)
         wanted = _read(service, {"model": service.names[0], "input": [], **body})
         max_model_len = service.client.admit(0).max_model_len
         prompt = ResponsePrompt(service, wanted, history_of(store, wanted))

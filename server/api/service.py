@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server import __version__
+from server.api.bodies import Bodies
 from server.api.client import EngineClient
 from server.api.prepare import Preparer
 from server.api.tracing import Tracer, open_tracer
@@ -30,6 +31,7 @@ class Service:
     tracer: Tracer
     tokenizer: Tokenizer
     preparer: Preparer
+    bodies: Bodies
     fingerprint: str
     """OpenAI's `system_fingerprint`: changes when the same request may be answered otherwise."""
     started_at: int
@@ -61,6 +63,7 @@ class Service:
                 GrammarChecker(checkpoint, settings.grammar_timeout_s),
                 metrics.picture_decode_seconds.observe,
             ),
+            bodies=Bodies(settings),
             fingerprint=_fingerprint(settings, checkpoint),
             started_at=int(time.time()),
         )

@@ -43,7 +43,7 @@ def tokenize_routes(service: Service) -> APIRouter:
         responses=answers(Tokens),
     )
     async def tokenize(request: Request) -> Response:
-        body = await read_json(request, service.settings.max_body_bytes)
+        body = await read_json(request, service.bodies)
         fields = _read(service, TokenizeRequest, TOKENIZE, body)
         max_model_len = service.client.admit(0).max_model_len
         ids = await _tokens(service, fields, body)
@@ -65,7 +65,7 @@ def tokenize_routes(service: Service) -> APIRouter:
         responses=answers(Detokenized),
     )
     async def detokenize(request: Request) -> Response:
-        body = await read_json(request, service.settings.max_body_bytes)
+        body = await read_json(request, service.bodies)
         fields = _read(service, DetokenizeRequest, DETOKENIZE, body)
         service.preparer.texts.check_ids(fields.tokens, "tokens")
         detokenizer = Detokenizer(

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
+import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from server.errors import ApiError, invalid
+from server.frontend.pixel_budget import PixelBudget
 
 # Pillow's own limit is one for the process and below what an operator may allow; `ImageLimits` is
 # checked for every picture instead, also before it is decoded.
@@ -25,6 +29,11 @@ ImageMode = Literal["corrected", "reference"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 SUPPORTED = "JPEG, PNG, WEBP or GIF"
+
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""The marker, the length and the number of components, which determine each other."""
+JPEG_SCANS_MAX = 100
 
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
@@ -49,7 +58,13 @@ class ImageLimits:
 
 
 def load_image(
-    data: bytes, size: int, mode: ImageMode, limits: ImageLimits, param: str | None = None
+    data: bytes,
+    size: int,
+    mode: ImageMode,
+    limits: ImageLimits,
+    param: str | None = None,
+    *,
+    budget: PixelBudget | None = None,
 ) -> bytes:
     """Decodes a picture file and squashes it to `size` x `size`.
 
@@ -57,6 +72,7 @@ def load_image(
         mode: reference does what the model card's code does; corrected gives the same for plain
             RGB and also applies EXIF orientation, lays transparency over white and scales 16 bits.
         param: path of the request's field, for errors.
+        budget: shared by whoever decodes at the same time.
 
     Returns:
         size * size * 3 bytes, RGB, row by row.
@@ -72,14 +88,18 @@ def load_image(
             param=param,
             code="image_file_too_large",
         )
+    _check_scans(data, param)
     with _open(data, param) as image:
         _check_size(*image.size, limits, param)
-        try:
-            if mode == "corrected":
-                return _squash(_as_seen(image), size)
-            return _squash(image, size)
-        except Exception:
-            raise _damaged(param) from None
+        with budget.holding(image.width * image.height) if budget else nullcontext():
+            return _decode(image, size, mode, param)
+
+
+def _decode(image: Image.Image, size: int, mode: ImageMode, param: str | None) -> bytes:
+    try:
+        return _squash(_as_seen(image) if mode == "corrected" else image, size)
+    except Exception:
+        raise _damaged(param) from None
 
 
 def image_digest(pixels: bytes) -> bytes:
@@ -97,6 +117,22 @@ def _open(data: bytes, param: str | None) -> Image.Image:
         raise _unidentified(data, param) from None
     except Exception:  # the format's own reader gave up, with whatever it happened to raise
         raise _damaged(param) from None
+
+
+def _check_scans(data: bytes, param: str | None) -> None:
+    """A progressive JPEG paints the whole picture again for each of its scans, and a small file
+    has room for thousands."""
+    if not data.startswith(JPEG_SIGNATURE):
+        return
+    if sum(1 for _ in itertools.islice(JPEG_SCAN.finditer(data), JPEG_SCANS_MAX + 1)) > (
+        JPEG_SCANS_MAX
+    ):
+        raise invalid(
+            f"The image has more than {JPEG_SCANS_MAX} progressive scans, the limit of this "
+            "server.",
+            param=param,
+            code="invalid_image",
+        )
 
 
 def _check_size(width: int, height: int, limits: ImageLimits, param: str | None) -> None:
@@ -149,7 +185,7 @@ def _damaged(param: str | None) -> ApiError:
     return invalid("The image is truncated or damaged.", param=param, code="image_parse_error")
 
 
-SUPPORTED_SIGNATURES = ((0, b"\xff\xd8\xff"), (0, b"\x89PNG"), (0, b"GIF8"), (8, b"WEBP"))
+SUPPORTED_SIGNATURES = ((0, JPEG_SIGNATURE), (0, b"\x89PNG"), (0, b"GIF8"), (8, b"WEBP"))
 OTHER_SIGNATURES = (
     (0, b"BM", "BMP"),
     (0, b"II*\0", "TIFF"),

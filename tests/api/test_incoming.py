@@ -125,3 +125,12 @@ def test_work_is_cancelled_with_the_caller() -> None:
         assert ended.is_set()
 
     asyncio.run(run())
+
+
+def test_values_are_counted_before_they_are_parsed() -> None:
+    assert parse_object(b'{"a":"' + b"x" * 5000 + b'"}', 100)
+    for body in (b'{"a":[' + b"0," * 100 + b"0]}", b'{"a":[' + b"[],{}," * 50 + b"0]}"):
+        with pytest.raises(ApiError) as caught:
+            parse_object(body, 100)
+        assert (caught.value.code, caught.value.param) == ("invalid_json", None)
+        assert "100 commas and brackets" in caught.value.message

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from server.api.media import check_images
+from server.errors import ApiError
 from tests.api.conftest import Rig
 from tests.api.fake_engine import says
 from tests.api.harness import MODEL, chat, picture_part
@@ -148,3 +150,9 @@ def test_responses_hold_no_videos(rig: Rig) -> None:
         body = response.json()["error"]
         assert (response.status_code, body["code"]) == (400, "unsupported_value")
         assert body["param"] == f"{path}[0].type"
+
+
+def test_pictures_are_counted() -> None:
+    check_images(3, 3)
+    with pytest.raises(ApiError, match="at most 3 pictures are accepted in a request, but got 4"):
+        check_images(4, 3)

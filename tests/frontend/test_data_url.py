@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import ApiError
-from server.frontend.data_url import decode_data_url
+from server.frontend.data_url import PIECE_CHARS, decode_data_url
 
 MAX_BYTES = 1000
 PARAM = "messages[0].content[1].image_url.url"
@@ -104,3 +104,10 @@ def test_the_size_is_checked_before_decoding() -> None:
 
     assert error.code == "image_file_too_large"
     assert "1000 bytes" in error.message
+
+
+def test_pieces_of_any_alignment_are_joined() -> None:
+    data = bytes(range(256)) * 4000
+    text = base64.b64encode(data).decode()
+    lines = "\n".join(text[i : i + 77] for i in range(0, len(text), 77))
+    assert decode_data_url(text, 2**22) == decode_data_url(lines, 2**22) == data

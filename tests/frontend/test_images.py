@@ -237,6 +237,24 @@ def test_the_limits_are_the_operators() -> None:
     assert (error.code, "1199 pixels" in error.message) == ("image_too_large", True)
 
 
+def test_a_jpeg_with_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each scan costs a pass over the whole picture: these would take minutes."""
+    out = io.BytesIO()
+    noise(64, 64).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    assert load(data)
+    begin = data.rindex(b"\xff\xda")
+    error = refusal(data[:-2] + data[begin:-2] * 101 + data[-2:], ImageLimits(2**24, 2**20))
+
+    assert error.code == "invalid_image"
+    assert "100 progressive scans" in error.message
+
+
+def test_what_follows_a_jpeg_is_no_scan() -> None:
+    """Phones append a film."""
+    assert load(encode(noise(), "JPEG") + b"\xff\xda" * 1000)
+
+
 def test_a_picture_above_pillows_own_limit_can_be_allowed() -> None:
     limits = ImageLimits(max_bytes=2**20, max_pixels=10**9, max_side_pixels=10**5)
 

@@ -1,0 +1,91 @@
+"""Request bodies: bounded each and all together, read as they come.
+
+What a request brought is counted until the request has ended, because its texts and pictures are
+kept until then. Nobody waits for room: requests that had read half of their bodies could wait for
+each other for ever.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from server.errors import CLOSE, ApiError
+from server.limits import Limits
+
+
+class Bodies:
+    """All bodies of this process."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Of requests that have not ended."""
+        return self._held_bytes
+
+    async def read(self, request: Request) -> bytes:
+        """The whole body.
+
+        Raises:
+            ApiError: 413, or 429 when other requests hold too much.
+        """
+        limit = self.limits.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        room = _Room(self, limit)
+        request.state.at_end.callback(room.release)
+        if declared.isdecimal():
+            room.grow_to(int(declared))
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            room.grow_to(len(body))
+        return bytes(body)
+
+    def take(self, size_bytes: int) -> None:
+        """Raises:
+        ApiError: 429; there is no room for so much more.
+        """
+        if self._held_bytes + size_bytes > self.limits.max_total_body_bytes:
+            raise ApiError(
+                429,
+                "rate_limit_exceeded",
+                f"The bodies of unfinished requests hold {self._held_bytes} bytes and this server "
+                f"takes {self.limits.max_total_body_bytes} at most. Try again later.",
+                retry_after_s=1,
+                headers=CLOSE,
+            )
+        self._held_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        self._held_bytes -= size_bytes
+
+
+class _Room:
+    """What one body has of the whole."""
+
+    def __init__(self, bodies: Bodies, limit_bytes: int) -> None:
+        self._bodies = bodies
+        self._limit_bytes = limit_bytes
+        self._taken_bytes = 0
+
+    def grow_to(self, size_bytes: int) -> None:
+        if size_bytes > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        if size_bytes > self._taken_bytes:
+            self._bodies.take(size_bytes - self._taken_bytes)
+            self._taken_bytes = size_bytes
+
+    def release(self) -> None:
+        self._bodies.give_back(self._taken_bytes)
+
+
+def _too_large(limit_bytes: int) -> ApiError:
+    return ApiError(
+        413,
+        "request_too_large",
+        f"The request body is larger than {limit_bytes} bytes, the limit of this server. "
+        "Send fewer or smaller pictures.",
+        headers=CLOSE,
+    )
