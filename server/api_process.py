@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from server.api.serve import serve
+from server.api.serve import Stop, serve
 from server.child import Assignment, run_child
 
 
@@ -19,16 +19,20 @@ def run_api(assignment: Assignment) -> None:
 
 
 async def _serve_until_told(assignment: Assignment) -> None:
-    shutdown = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, shutdown.set)
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.drain.set)
+    loop.add_signal_handler(signal.SIGINT, stop.now.set)
+    listener, *others = [socket.socket(fileno=fd) for fd in assignment.listener_fds]
     await serve(
         assignment.parsed_settings(),
         Path(assignment.checkpoint),
-        socket.socket(fileno=assignment.listener_fd),
+        listener,
         run_dir=Path(assignment.run_dir),
         name=assignment.name,
         restarts=assignment.restarts,
-        shutdown=shutdown,
+        stop=stop,
+        operations_listener=others[0] if others else None,
     )
 
 

@@ -35,8 +35,8 @@ class Assignment(msgspec.Struct, frozen=True):
     """Folder of the model."""
     run_dir: str
     """Private directory of this daemon, for sockets."""
-    listener_fd: int
-    """Bound TCP socket, inherited."""
+    listener_fds: list[int]
+    """Bound TCP sockets, inherited: the public one, perhaps one for operators."""
     address: str
     """Where clients reach the daemon, for people to read."""
     rank: int = 0

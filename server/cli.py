@@ -7,6 +7,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -60,18 +61,22 @@ def plan(arguments: argparse.Namespace) -> int | str:
 
 def serve(settings: Settings) -> int:
     """Runs the daemon to its end; returns the exit status."""
-    with (
-        listen(settings.host, settings.port) as listener,
-        tempfile.TemporaryDirectory(prefix="internvl-serve-") as scratch_dir,
-    ):
+    with ExitStack() as owned:
+        listener = owned.enter_context(listen(settings.host, settings.port))
         log.info("internvl-serve %s on %s", __version__, address(listener))
+        operations = None
+        if settings.ops_port is not None:
+            operations = owned.enter_context(listen(settings.ops_host, settings.ops_port))
+            log.info("health, metrics and version on %s", address(operations))
+        scratch = tempfile.TemporaryDirectory(prefix="internvl-serve-")
+        scratch_dir = owned.enter_context(scratch)
         checkpoint = locate(
             settings.model,
             settings.revision,
             Path(scratch_dir),
             weights=settings.load_format != "dummy",
         )
-        return Supervisor(settings, checkpoint, listener).run()
+        return Supervisor(settings, checkpoint, listener, operations).run()
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@ supervisor. Rank 0 decides, the others follow."""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import signal
 import sys
@@ -19,6 +20,7 @@ from server.engine.loop import Engine
 from server.engine.scheduler import Scheduler
 from server.frontend.matchers import matcher_factory
 from server.frontend.tokenizer import Tokenizer
+from server.heartbeat import TURN_S, Heartbeat
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def run_engine(assignment: Assignment) -> None:
-    signal.signal(signal.SIGTERM, _exit)
+    _end_on_signals()
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
     run_dir = Path(assignment.run_dir)
     vocab_size = ModelSpec.load(checkpoint).text.vocab_size
@@ -50,6 +52,8 @@ def run_engine(assignment: Assignment) -> None:
             compiler,
             ready,
             check_integrity=settings.check_integrity,
+            beat=Heartbeat(run_dir).beat,
+            turn_s=TURN_S,
         ).run()
     finally:
         compiler.close()
@@ -65,7 +69,7 @@ def build_runner(assignment: Assignment, settings: Settings) -> LocalRunner | Le
 
 
 def run_follower(assignment: Assignment) -> None:
-    signal.signal(signal.SIGTERM, _exit)
+    _end_on_signals()
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
     runner = build_rank(settings, checkpoint, place_of(assignment, settings.tensor_parallel_size))
     receiver = OrderReceiver(Path(assignment.run_dir), assignment.rank)
@@ -82,6 +86,8 @@ def place_of(assignment: Assignment, ranks: int) -> RankPlace:
 
 
 def run(assignment: Assignment) -> None:
+    # The supervisor aborts an engine that hangs: then the log shows where.
+    faulthandler.enable()
     if assignment.rank == 0:
         run_engine(assignment)
     else:
@@ -109,6 +115,11 @@ def _gib(sizes_bytes: Sequence[int]) -> str:
     """One number where all are equal as printed, else one for each."""
     numbers = [f"{size / 2**30:.2f}" for size in sizes_bytes]
     return numbers[0] if len(set(numbers)) == 1 else ", ".join(numbers)
+
+
+def _end_on_signals() -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, _exit)
 
 
 def _exit(*_: object) -> NoReturn:

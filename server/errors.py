@@ -104,6 +104,10 @@ def engine_restarted() -> ApiError:
     )
 
 
+def engine_stalled() -> ApiError:
+    return ApiError(503, "engine_stalled", "The engine does not move.", retry_after_s=10)
+
+
 def shutting_down() -> ApiError:
     return ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after_s=5)
 

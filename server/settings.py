@@ -64,6 +64,14 @@ class Settings(Limits, BaseSettings):
         description="dummy makes random weights on the device instead of reading them, to measure "
         "a machine before a checkpoint is downloaded; config and tokenizer are enough then.",
     )
+    ops_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Second port for health, metrics and version, without keys; /metrics and "
+        "/version are then not on the first.",
+    )
+    ops_host: str = Field("127.0.0.1", description="Address of that port.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the model runs; auto is cuda where there is one."
     )
@@ -162,8 +170,26 @@ class Settings(Limits, BaseSettings):
     restart_window_s: PositiveFloat = Field(
         600.0, description="Window in which restarts are counted, in seconds."
     )
+    step_timeout_s: PositiveFloat = Field(
+        60.0,
+        description="Longest standstill of the engine, in seconds; then it is killed and started "
+        "again. /livez fails at half of it.",
+    )
+    drain_grace_s: float = Field(
+        0.0,
+        ge=0,
+        description="How long connections are still accepted after SIGTERM, in seconds; /readyz is "
+        "503 from the beginning. Balancers need some seconds to look elsewhere.",
+    )
+    drain_timeout_s: float = Field(
+        120.0,
+        ge=0,
+        description="How long open requests may go on after SIGTERM and the grace, in seconds; "
+        "then they end with an error event. SIGINT and a second signal do not wait.",
+    )
     shutdown_timeout_s: PositiveFloat = Field(
-        5.0, description="Time that processes get to end after SIGTERM before they are killed."
+        5.0,
+        description="Time that processes get to end after that before they are killed, in seconds.",
     )
     cpu_threads: PositiveInt | None = Field(
         None, description="Threads that compute on a CPU. Default: the cores of this process."

@@ -28,13 +28,20 @@ import msgspec
 
 from server.child import EXIT_REFUSED, Assignment
 from server.errors import StartupError
+from server.heartbeat import Heartbeat
 from server.settings import Settings
 
 BACKLOG = 2048
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
+LOOKS_PER_TIMEOUT = 20
+"""How often the supervisor looks at the engine's heartbeat within --step-timeout-s."""
+ABORT_S = 2.0
+"""Time to write stacks to the log."""
+
 API, ENGINE = "server.api_process", "server.engine_process"
+ENGINE_NAME = "engine"
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +58,7 @@ class Unit:
 def units(settings: Settings) -> list[Unit]:
     """What a daemon consists of, in the order of its end."""
     others = (f"rank-{rank}" for rank in range(1, settings.tensor_parallel_size))
-    return [Unit(API, ("api-0",)), Unit(ENGINE, ("engine", *others))]
+    return [Unit(API, ("api-0",)), Unit(ENGINE, (ENGINE_NAME, *others))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +104,21 @@ class Supervisor:
     Args:
         checkpoint: folder of the model.
         listener: bound TCP socket that clients connect to.
+        operations_listener: another one, for what operators ask.
     """
 
-    def __init__(self, settings: Settings, checkpoint: Path, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        checkpoint: Path,
+        listener: socket.socket,
+        operations_listener: socket.socket | None = None,
+    ) -> None:
         self._settings = settings
         self._checkpoint = checkpoint
         self._listener = listener
+        self._listeners = [s for s in (listener, operations_listener) if s is not None]
+        self._stop_signal = signal.SIGINT
         self._policy = RestartPolicy(settings.max_restarts, settings.restart_window_s)
         self._units = units(settings)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -113,11 +129,14 @@ class Supervisor:
     def run(self) -> int:
         """Serves until a signal or a failure that cannot be mended; returns the exit status."""
         self._on_signal(lambda signum: self._events.put(Signalled(signum)))
-        with tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir:
+        with (
+            tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir,
+            Heartbeat(Path(run_dir)) as heartbeat,
+        ):
             try:
                 for unit in reversed(self._units):
                     self._start(unit, run_dir)
-                return self._watch(run_dir)
+                return self._watch(run_dir, heartbeat)
             finally:
                 self._stop()
 
@@ -125,28 +144,50 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda signum, _: handle(signum))
 
-    def _watch(self, run_dir: str) -> int:
+    def _watch(self, run_dir: str, heartbeat: Heartbeat) -> int:
         """Starts again what dies until it must not, or until a signal comes."""
         due_s: dict[Unit, float] = {}
         while True:
-            wait_s = max(0.0, min(due_s.values()) - time.monotonic()) if due_s else None
-            try:
-                event = self._events.get(timeout=wait_s)
-            except queue.Empty:
-                unit = min(due_s, key=lambda unit: due_s[unit])
+            now_s = time.monotonic()
+            for unit in [unit for unit, at_s in due_s.items() if at_s <= now_s]:
                 del due_s[unit]
                 self._start(unit, run_dir)
+            self._abort_hung_engine(heartbeat)
+            try:
+                event = self._events.get(timeout=self._wait_s(due_s))
+            except queue.Empty:
                 continue
             if isinstance(event, Signalled):
-                log.info("%s: ending", signal.Signals(event.signum).name)
+                self._stop_signal = signal.Signals(event.signum)
+                log.info("%s: ending", self._stop_signal.name)
                 return 0
             if self._children.get(event.name) is not event.child:
                 continue  # it was ended on purpose
             self._end_unit(event.unit)
+            heartbeat.forget()
             pause_s = self._pause_before_restart(event)
             if pause_s is None:
                 return 1
             due_s[event.unit] = time.monotonic() + pause_s
+
+    def _wait_s(self, due_s: dict[Unit, float]) -> float:
+        """Until the next restart or the next look at the engine."""
+        look_s = self._settings.step_timeout_s / LOOKS_PER_TIMEOUT
+        return min([look_s, *(max(0.0, at_s - time.monotonic()) for at_s in due_s.values())])
+
+    def _abort_hung_engine(self, heartbeat: Heartbeat) -> None:
+        """Ends an engine whose loop stands still, with its stacks in the log; what follows is what
+        follows any death."""
+        engine = self._children.get(ENGINE_NAME)
+        if engine is None or heartbeat.age_s < self._settings.step_timeout_s:
+            return
+        log.error("the engine has stood still for %.0f s: aborted", heartbeat.age_s)
+        heartbeat.forget()
+        engine.send_signal(signal.SIGABRT)
+        try:
+            engine.wait(ABORT_S)
+        except subprocess.TimeoutExpired:
+            engine.kill()
 
     def _end_unit(self, unit: Unit) -> None:
         """Kills what is left of a unit: a rank cannot go on without the others."""
@@ -181,7 +222,7 @@ class Supervisor:
                 settings=self._settings.model_dump(mode="json"),
                 checkpoint=str(self._checkpoint),
                 run_dir=run_dir,
-                listener_fd=self._listener.fileno(),
+                listener_fds=[listener.fileno() for listener in self._listeners],
                 address=address(self._listener),
                 rank=rank,
                 epoch=epoch,
@@ -194,7 +235,7 @@ class Supervisor:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", unit.module],
             stdin=subprocess.PIPE,
-            pass_fds=[self._listener.fileno()],
+            pass_fds=assignment.listener_fds,
             process_group=0,
         )
         assert child.stdin is not None
@@ -212,18 +253,26 @@ class Supervisor:
     def _stop(self) -> None:
         """Ends the API, so that clients hear of it, then the engine. A second signal kills them."""
         self._on_signal(lambda _: self._kill())
-        deadline_s = time.monotonic() + self._settings.shutdown_timeout_s
+        for listener in self._listeners:
+            listener.close()  # or connections would wait for a process that does not come
         for unit in self._units:
-            children = {n: self._children[n] for n in unit.names if n in self._children}
-            for child in children.values():
-                child.terminate()
-            for name, child in children.items():
-                try:
-                    child.wait(max(0.0, deadline_s - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    log.warning("%s (pid %d) did not end in time: killed", name, child.pid)
-                    child.kill()
-                    child.wait()
+            self._stop_unit(unit)
+
+    def _stop_unit(self, unit: Unit) -> None:
+        settings = self._settings
+        deadline_s = time.monotonic() + settings.shutdown_timeout_s
+        if unit.module == API and self._stop_signal is signal.SIGTERM:
+            deadline_s += settings.drain_grace_s + settings.drain_timeout_s
+        children = {n: self._children[n] for n in unit.names if n in self._children}
+        for child in children.values():
+            child.send_signal(self._stop_signal)
+        for name, child in children.items():
+            try:
+                child.wait(max(0.0, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("%s (pid %d) did not end in time: killed", name, child.pid)
+                child.kill()
+                child.wait()
 
     def _kill(self) -> None:
         for child in self._children.values():

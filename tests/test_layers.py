@@ -18,6 +18,7 @@ LEAVES = {"errors", "limits", "messages", "settings", "logs"}
 """Importable by all; they import nothing of ours but each other."""
 
 ALLOWED = {
+    "heartbeat": LEAVES,
     "ipc": LEAVES,
     "series": set(),
     "buckets": set(),
@@ -31,7 +32,7 @@ ALLOWED = {
     "model.shards": LEAVES | {"model.spec"},
     "frontend": LEAVES | {"grammars"},
     "model.footprint": LEAVES | {"model.shards", "model.spec"},
-    "api": LEAVES | {"frontend", "ipc", "metrics", "model.spec", "series"},
+    "api": LEAVES | {"frontend", "heartbeat", "ipc", "metrics", "model.spec", "series"},
     "engine": LEAVES | {"grammars", "ipc", "metrics"},
     "kernels": LEAVES,
     "distributed": LEAVES | {"engine.plan"},
@@ -47,7 +48,7 @@ ALLOWED = {
         "model.spec",
     },
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
-    "supervisor": LEAVES | {"child"},
+    "supervisor": LEAVES | {"child", "heartbeat"},
     "terminal": set(),
     "bench": set(),
     "top": set(),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.api.answer import Answer
+from server.api.patience import Patience
 from server.api.tracing import Tracer, Untraced
 from server.messages import Delta
 from server.metrics import ApiMetrics
@@ -44,6 +45,7 @@ class ChatRecord:
     request_id: str
     kind: str
     """What was asked for, as the line begins."""
+    patience: Patience
     metrics: ApiMetrics
     tracer: Tracer = field(default_factory=Untraced)
     caller: Mapping[str, str] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from server.api.chat import chat_routes
 from server.api.completions import completion_routes
 from server.api.document import ERROR_RESPONSE, openapi_document
 from server.api.middleware import Bounds, Envelope
-from server.api.operations import model_routes, operations_routes
+from server.api.operations import health_routes, internal_routes, model_routes
 from server.api.playground import playground_routes
 from server.api.response_routes import response_routes
 from server.api.responses import error_response
@@ -58,6 +58,7 @@ def create_app(service: Service) -> FastAPI:
             ClientDisconnect: _answer_nobody,
         },
     )
+    internal = () if service.settings.ops_port is not None else (internal_routes,)
     for routes in (
         chat_routes,
         completion_routes,
@@ -66,15 +67,31 @@ def create_app(service: Service) -> FastAPI:
         model_routes,
         tokenize_routes,
         capability_routes,
-        operations_routes,
+        health_routes,
+        *internal,
     ):
         app.include_router(routes(service))
     if service.settings.playground:
         app.include_router(playground_routes())
     # The last one added is the outermost.
     app.add_middleware(Bounds, limits=service.settings)
-    app.add_middleware(Envelope, metrics=service.metrics)
+    app.add_middleware(Envelope, metrics=service.metrics, leaving=service.client.leaving)
     app.openapi = functools.cache(functools.partial(openapi_document, app))  # type: ignore[method-assign]
+    return app
+
+
+def create_operations_app(service: Service) -> FastAPI:
+    """What operators ask, for a port of its own that can stay inside."""
+    app = FastAPI(
+        title=TITLE,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers={ApiError: _answer_api_error, HTTPException: _answer_http_exception},
+    )
+    for routes in (health_routes, internal_routes):
+        app.include_router(routes(service))
+    app.add_middleware(Bounds, limits=service.settings)
+    app.add_middleware(Envelope, metrics=service.metrics, leaving=service.client.leaving)
     return app
 
 

@@ -93,7 +93,7 @@ def _limits(service: Service) -> dict[str, Any]:
         "max_model_len": ready.max_model_len if ready else None,
         "max_video_segments": SEGMENTS_MAX,
         "max_videos": VIDEOS_MAX if video_is_installed() else 0,
-        **settings.model_dump(include=Limits.model_fields.keys()),
+        **settings.model_dump(include=set(Limits.model_fields)),
         "max_stop_chars": STOP_CHARS_MAX,
         "max_top_logprobs": TOP_LOGPROBS_MAX,
         "max_logit_biases": BIASES_MAX,

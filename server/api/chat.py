@@ -56,7 +56,7 @@ def chat_routes(service: Service) -> APIRouter:
         responses=answers(InputTokens),
     )
     async def count_input_tokens(request: Request) -> Response:
-        body = await read_json(request, service.settings.max_body_bytes)
+        body = await read_json(request, service.bodies)
         chat = parse_chat({"model": service.names[0], **body}, service.names, service.settings)
         service.client.admit(0)
         try:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import msgspec
 
 from server import errors
+from server.api.drain_rate import DrainRate
 from server.api.submission import Submission
 from server.errors import ApiError
 from server.ipc import ApiEndpoint
@@ -32,6 +34,8 @@ from server.messages import (
 )
 
 log = logging.getLogger(__name__)
+
+UNKNOWN_WAIT_S, RETRY_AFTER_MAX_S = 2.0, 30.0
 
 RETRY_S = 1.0
 """Pause after a connection that failed in a way nobody foresaw, such as no free descriptors."""
@@ -68,12 +72,14 @@ class EngineClient:
         self._open: dict[int, Submission] = {}
         self._outbox: asyncio.Queue[tuple[ToEngine, Sequence[bytes]]] = asyncio.Queue()
         self._had_engine = False
+        self._leaving = False
         self._draining = False
+        self._rate = DrainRate()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> EngineState:
-        if self._draining:
+        if self.leaving():
             return EngineState.DRAINING
         if self.ready is not None:
             return EngineState.READY
@@ -87,6 +93,24 @@ class EngineClient:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def open_choices(self) -> int:
+        return len(self._open)
+
+    @property
+    def expected_wait_s(self) -> float:
+        """How long a new request would wait for those before it; 0 where nothing tells."""
+        ahead = len(self._open) - (self.ready.max_num_seqs if self.ready else 0)
+        return self._rate.seconds_for(ahead) or 0.0 if ahead > 0 else 0.0
+
+    def leaving(self) -> bool:
+        """This process is about to end."""
+        return self._leaving or self._draining
+
+    def leave(self) -> None:
+        """Nobody should send anything new here, but what comes is still answered."""
+        self._leaving = True
 
     def drain(self) -> None:
         """Ends every open submission and refuses new ones, because the server shuts down."""
@@ -110,9 +134,14 @@ class EngineClient:
                 "rate_limit_exceeded",
                 f"The server holds {len(self._open)} unfinished choices and takes "
                 f"{self._max_open} at most. Try again later.",
-                retry_after_s=2,
+                retry_after_s=self._retry_after_s(),
             )
         return self.ready
+
+    def _retry_after_s(self) -> int:
+        """When half of what is open has ended; spread, so that not all come back at once."""
+        wait_s = self._rate.seconds_for(len(self._open) // 2) or UNKNOWN_WAIT_S
+        return round(min(max(wait_s * random.uniform(1.0, 1.5), 1.0), RETRY_AFTER_MAX_S))
 
     def submit(self, requests: Sequence[Submit], pictures: Sequence[bytes]) -> Submission:
         """Opens one choice per entry of `requests`, whose ids are replaced by fresh ones; the
@@ -192,6 +221,7 @@ class EngineClient:
                 continue  # cancelled here while the engine was still saying something about it
             if delta.finish is not None:
                 del self._open[delta.id]
+                self._rate.count_end()
             if delta.finish is FinishReason.ERROR:
                 message = delta.error or "The engine could not finish this request."
                 # It would fail again, so clients should not try by themselves.

@@ -21,6 +21,7 @@ from server.api.access import ChatRecord
 from server.api.answer import Answer, News
 from server.api.incoming import read_json, until_disconnect
 from server.api.parameters import Table
+from server.api.patience import Patience, queue_timeout, request_timeout, too_busy
 from server.api.responses import internal_error, json_response
 from server.api.service import Service
 from server.api.stream import EventStream
@@ -63,8 +64,12 @@ async def handle(
         kind: how the log calls such requests.
     """
     caller = caller_of(request.headers)
-    record = ChatRecord(request.state.request_id, kind, service.metrics, service.tracer, caller)
+    patience = Patience.read(request.headers, service.settings)
+    record = ChatRecord(
+        request.state.request_id, kind, patience, service.metrics, service.tracer, caller
+    )
     try:
+        _check_wait(service, patience)
         body = await read_json(request, service.bodies)
         record.read(request.headers.get("content-length", ""))
         return await until_disconnect(request.receive, respond(body, record))
@@ -75,6 +80,13 @@ async def handle(
     except ClientDisconnect:
         record.write(499)
         raise
+
+
+def _check_wait(service: Service, patience: Patience) -> None:
+    """Refuses at once what could only be refused later."""
+    wait_s = service.client.expected_wait_s
+    if wait_s > patience.first_token_s:
+        raise too_busy(wait_s, patience.first_token_s)
 
 
 def ignored_header(table: Table, body: Mapping[str, Any]) -> dict[str, str]:
@@ -110,6 +122,7 @@ async def deliver(service: Service, work: Work, record: ChatRecord) -> Response:
     record.submitted(len(work.pictures))
     with contextlib.ExitStack() as owner:
         owner.enter_context(submission)
+        _limit_time(submission, record.patience, owner, stream=work.stream)
         if not work.stream:
             async for deltas in submission:
                 for index, delta in deltas:
@@ -123,6 +136,21 @@ async def deliver(service: Service, work: Work, record: ChatRecord) -> Response:
         frames = _frames(submission, answer, reply, record)
         # From here on the stream closes the submission and writes the record.
         return EventStream(frames, owner.pop_all().close, keep_alive_s, headers)
+
+
+def _limit_time(
+    submission: Submission, patience: Patience, owner: contextlib.ExitStack, *, stream: bool
+) -> None:
+    """Fails the submission when nobody waits for it any more."""
+    loop, first_s, total_s = (
+        asyncio.get_running_loop(),
+        patience.first_token_s,
+        patience.total_s(stream=stream),
+    )
+    first = loop.call_later(first_s, submission.fail_unless_begun, queue_timeout(first_s))
+    total = loop.call_later(total_s, submission.fail, request_timeout(total_s))
+    owner.callback(first.cancel)
+    owner.callback(total.cancel)
 
 
 async def _first_news(submission: Submission, patience_s: float) -> None:

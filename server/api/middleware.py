@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from starlette.datastructures import Headers
@@ -26,11 +27,14 @@ OPENAI_VERSION = b"2020-10-01"
 class Envelope:
     """Outermost middleware. The id is the client's own where it is harmless, and is found in
     `request.state.request_id`; what must happen when the request has ended, however it ends, is
-    added to `request.state.at_end`."""
+    added to `request.state.at_end`. Connections of a server that leaves end with their answer."""
 
-    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: ApiMetrics, leaving: Callable[[], bool] = lambda: False
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._leaving = leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +61,8 @@ class Envelope:
                     (b"openai-version", OPENAI_VERSION),
                     (b"openai-processing-ms", str(passed_ms).encode()),
                 ]
+                if self._leaving():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

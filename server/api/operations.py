@@ -63,7 +63,8 @@ def _model(service: Service, name: str) -> dict[str, Any]:
     return model
 
 
-def operations_routes(service: Service) -> APIRouter:
+def health_routes(service: Service) -> APIRouter:
+    """For probes: no bodies, no keys."""
     router = APIRouter(tags=["Operations"])
     client = service.client
 
@@ -72,11 +73,15 @@ def operations_routes(service: Service) -> APIRouter:
     async def health() -> Response:
         if client.state is EngineState.LOST:
             raise errors.engine_restarted()
+        if service.engine_stalled:
+            raise errors.engine_stalled()
         return Response()
 
-    @router.get("/livez", summary="200 as long as this process answers", response_class=Response)
+    @router.get("/livez", summary="503 when only a restart would help", response_class=Response)
     @router.head("/livez", include_in_schema=False)
     async def livez() -> Response:
+        if service.engine_stalled:
+            raise errors.engine_stalled()
         return Response()
 
     @router.get(
@@ -88,7 +93,17 @@ def operations_routes(service: Service) -> APIRouter:
             raise errors.shutting_down()
         if client.state is not EngineState.READY:
             raise errors.model_loading()
+        if service.engine_stalled:
+            raise errors.engine_stalled()
         return Response()
+
+    return router
+
+
+def internal_routes(service: Service) -> APIRouter:
+    """What need not be known outside."""
+    router = APIRouter(tags=["Operations"])
+    client = service.client
 
     @router.get(
         "/version", summary="What is served, and within which limits", responses=answers(Version)

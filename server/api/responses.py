@@ -31,7 +31,7 @@ def error_response(failure: ApiError) -> Response:
     if (retry_after := headers.get("retry-after", "")).isdecimal():
         headers["retry-after-ms"] = str(int(retry_after) * 1000)
     if failure.status in RETRIED:
-        headers["x-should-retry"] = "true"
+        headers.setdefault("x-should-retry", "true")
     elif failure.status < 500:
         headers["x-should-retry"] = "false"
     return json_response(failure.body(), failure.status, headers)

@@ -14,6 +14,7 @@ from server.api.prepare import Preparer
 from server.api.tracing import Tracer, open_tracer
 from server.frontend.grammar_check import GrammarChecker
 from server.frontend.tokenizer import Tokenizer
+from server.heartbeat import Heartbeat
 from server.metrics import ApiMetrics
 from server.model.spec import ModelSpec
 from server.settings import Settings
@@ -32,13 +33,16 @@ class Service:
     tokenizer: Tokenizer
     preparer: Preparer
     bodies: Bodies
+    heartbeat: Heartbeat
     fingerprint: str
     """OpenAI's `system_fingerprint`: changes when the same request may be answered otherwise."""
     started_at: int
     """Unix time, in seconds."""
 
     @classmethod
-    def load(cls, settings: Settings, checkpoint: Path, client: EngineClient) -> Service:
+    def load(
+        cls, settings: Settings, checkpoint: Path, client: EngineClient, heartbeat: Heartbeat
+    ) -> Service:
         """Reads what this process needs of a checkpoint folder: no weights.
 
         Raises:
@@ -64,9 +68,15 @@ class Service:
                 metrics.picture_decode_seconds.observe,
             ),
             bodies=Bodies(settings),
+            heartbeat=heartbeat,
             fingerprint=_fingerprint(settings, checkpoint),
             started_at=int(time.time()),
         )
+
+    @property
+    def engine_stalled(self) -> bool:
+        """The engine's loop has not turned for so long that it will hardly go on."""
+        return self.heartbeat.age_s > self.settings.step_timeout_s / 2
 
 
 def _fingerprint(settings: Settings, checkpoint: Path) -> str:

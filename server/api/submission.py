@@ -24,10 +24,12 @@ class Submission:
         self._cancel = cancel
         self._open = {id: index for index, id in enumerate(ids)}
         self._arrived: list[tuple[int, Delta]] = []
+        self._begun = False
         self._failure: ApiError | None = None
         self._news = asyncio.Event()
 
     def push(self, delta: Delta) -> None:
+        self._begun = True
         if self._failure is None:
             self._arrived.append((self._open[delta.id], delta))
             if delta.finish is not None:
@@ -38,6 +40,11 @@ class Submission:
         if self._failure is None:
             self._failure = failure
             self._news.set()
+
+    def fail_unless_begun(self, failure: ApiError) -> None:
+        """Fails if the engine has said nothing yet."""
+        if not self._begun:
+            self.fail(failure)
 
     def cancel(self, index: int) -> None:
         """Ends one choice; only what has arrived before may still be seen of it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from server.engine.intake import Compiler, Incoming, Intake
@@ -45,6 +45,7 @@ class Engine:
         compiler: of the grammars that answers must match.
         ready: what `Hello` is answered with.
         check_integrity: assert every invariant after each step.
+        beat: called at each turn of the loop, at least every `turn_s` seconds while it is alive.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Engine:
         ready: Ready,
         *,
         check_integrity: bool = False,
+        beat: Callable[[], None] = lambda: None,
+        turn_s: float = 1.0,
     ) -> None:
         self._runner = runner
         self._endpoint = endpoint
@@ -63,6 +66,8 @@ class Engine:
         self._intake = Intake(compiler)
         self._ready = ready
         self._check_integrity = check_integrity
+        self._beat = beat
+        self._turn_s = turn_s
         self._pending: deque[tuple[StepPlan, Pending]] = deque()
         self._peers: set[bytes] = set()
         self._step_clock = StepClock()
@@ -71,7 +76,8 @@ class Engine:
     def run(self) -> NoReturn:
         """Serves until the process is told to end. What the device raises ends the loop too."""
         while True:
-            self.step(wait_s=None)
+            self._beat()
+            self.step(wait_s=self._turn_s)
 
     def step(self, wait_s: float | None) -> None:
         """One turn of the loop; with nothing to do it waits up to `wait_s` for a message."""

@@ -15,7 +15,7 @@ from typing import Any, Self
 import httpx
 import uvloop
 
-from server.api.serve import serve
+from server.api.serve import Stop, serve
 from server.settings import Settings
 from tests.api.fake_engine import until
 from tests.golden import CHECKPOINT, IMAGES
@@ -34,9 +34,10 @@ class RunningApi:
         )
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
+        self.operations_listener: socket.socket | None = None
         self.url = f"http://127.0.0.1:{self.port}"
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._shutdown: asyncio.Event | None = None
+        self._stop: Stop | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -58,8 +59,12 @@ class RunningApi:
         self.listener.close()
 
     def begin_shutdown(self) -> None:
-        if self._loop is not None and self._shutdown is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._shutdown.set)
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.now.set)
+
+    def begin_drain(self) -> None:
+        assert self._loop is not None and self._stop is not None
+        self._loop.call_soon_threadsafe(self._stop.drain.set)
 
     @property
     def ended(self) -> bool:
@@ -107,14 +112,15 @@ class RunningApi:
 
     def _run(self) -> None:
         async def main() -> None:
-            self._loop, self._shutdown = asyncio.get_running_loop(), asyncio.Event()
+            self._loop, self._stop = asyncio.get_running_loop(), Stop()
             await serve(
                 self._settings,
                 self._checkpoint,
                 self.listener,
                 run_dir=self._run_dir,
                 name="api-0",
-                shutdown=self._shutdown,
+                stop=self._stop,
+                operations_listener=self.operations_listener,
             )
 
         try:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
+import httpx
 import pytest
 
 from server import __version__
+from server.heartbeat import Heartbeat
 from server.messages import Gauges
 from tests.api.conftest import Rig
 from tests.api.fake_engine import READY, FakeEngine, says, until
@@ -80,3 +83,38 @@ def test_metrics_count_responses(rig: Rig) -> None:
     text = rig.api.client.get("/metrics").text
     assert 'internvl_http_responses_total{code="200"}' in text
     assert 'internvl_http_responses_total{code="400"}' in text
+
+
+def test_a_stalled_engine_is_neither_alive_nor_ready(tmp_path: Path) -> None:
+    with (
+        FakeEngine(tmp_path),
+        RunningApi(tmp_path, step_timeout_s=0.5) as api,
+        Heartbeat(tmp_path) as heartbeat,
+    ):
+        api.wait_until_ready()
+        heartbeat.beat()
+        assert api.client.get("/livez").status_code == 200
+        until(lambda: api.client.get("/livez").status_code == 503)
+        assert api.client.get("/health").status_code == 503
+        refused = api.client.get("/readyz")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_stalled")
+        heartbeat.beat()
+        assert api.client.get("/readyz").status_code == 200
+        heartbeat.forget()
+        assert api.client.get("/livez").status_code == 200
+
+
+def test_a_second_port_keeps_operations_inside(tmp_path: Path) -> None:
+    with FakeEngine(tmp_path):
+        api = RunningApi(tmp_path, ops_port=0)
+        api.operations_listener = socket.create_server(("127.0.0.1", 0))
+        port = api.operations_listener.getsockname()[1]
+        with api, httpx.Client(base_url=f"http://127.0.0.1:{port}") as inside:
+            api.wait_until_ready()
+            for path in ("/metrics", "/version"):
+                assert api.client.get(path).status_code == 404
+                assert inside.get(path).status_code == 200
+            for path in ("/livez", "/readyz", "/health"):
+                assert api.client.get(path).status_code == inside.get(path).status_code == 200
+            assert inside.post("/v1/chat/completions", json=chat()).status_code == 404
+        until(lambda: api.ended)

@@ -167,3 +167,51 @@ def test_a_folder_that_cannot_be_served_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         api.__enter__()
     api.close()
+
+
+def test_a_drain_lets_what_is_open_end_and_still_answers(tmp_path: Path) -> None:
+    with FakeEngine(tmp_path) as engine, RunningApi(tmp_path, drain_grace_s=0.5) as api:
+        api.wait_until_ready()
+        with Background(api, chat()) as request:
+            submit = engine.wait_for_requests()[0].submit
+            api.begin_drain()
+            until(lambda: api.client.get("/readyz").status_code == 503)
+            engine.script = says([5])
+            answered = api.post(chat())
+            assert (answered.status_code, answered.headers["connection"]) == (200, "close")
+            until(lambda: refuses_connections(api))
+            assert not api.ended
+            engine.send(Delta(submit.id, [5], FinishReason.LENGTH))
+            assert request.response().status_code == 200
+        until(lambda: api.ended)
+
+
+def refuses_connections(api: RunningApi) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", api.port), timeout=1).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_a_drain_does_not_last_for_ever(tmp_path: Path) -> None:
+    with FakeEngine(tmp_path) as engine, RunningApi(tmp_path, drain_timeout_s=0.3) as api:
+        api.wait_until_ready()
+        with Background(api, chat()) as request:
+            engine.wait_for_requests()
+            api.begin_drain()
+            refused = request.response()
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "server_shutting_down"
+        until(lambda: api.ended)
+
+
+def test_a_shutdown_cuts_a_drain_short(tmp_path: Path) -> None:
+    with FakeEngine(tmp_path) as engine, RunningApi(tmp_path) as api:
+        api.wait_until_ready()
+        with Background(api, chat()) as request:
+            engine.wait_for_requests()
+            api.begin_drain()
+            until(lambda: api.client.get("/readyz").status_code == 503)
+            api.begin_shutdown()
+            assert request.response().json()["error"]["code"] == "server_shutting_down"

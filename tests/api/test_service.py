@@ -8,6 +8,7 @@ from typing import Any
 
 from server.api.client import EngineClient
 from server.api.service import Service
+from server.heartbeat import Heartbeat
 from server.ipc import ApiEndpoint
 from server.settings import Settings
 from tests.golden import CHECKPOINT
@@ -15,8 +16,9 @@ from tests.golden import CHECKPOINT
 
 @contextmanager
 def loaded(run_dir: Path, checkpoint: Path = CHECKPOINT, **options: Any) -> Iterator[Service]:
-    with closing(ApiEndpoint(run_dir, "api-0")) as endpoint:
-        service = Service.load(Settings(**options), checkpoint, EngineClient(endpoint, 1))
+    with closing(ApiEndpoint(run_dir, "api-0")) as endpoint, Heartbeat(run_dir) as heartbeat:
+        client = EngineClient(endpoint, 1)
+        service = Service.load(Settings(**options), checkpoint, client, heartbeat)
         try:
             yield service
         finally:

@@ -31,6 +31,7 @@ class Daemon:
     ) -> None:
         command = [sys.executable, "-P", "-m", "server", "serve", "--port", "0"]
         command += ["--host", "127.0.0.1", "--served-model-name", name, "--check-integrity"]
+        command += ["--drain-timeout-s", "1"]
         if model is not None:
             command += ["--model", str(model)]
         self.process = subprocess.Popen(

@@ -151,6 +151,54 @@ def test_a_signal_ends_every_process(signum: signal.Signals) -> None:
             check_cut(lines, "server_shutting_down")
 
 
+def test_sigterm_lets_running_requests_finish() -> None:
+    with running(*EXACT, "--drain-timeout-s", "60") as daemon:
+        with ThreadPoolExecutor(1) as pool:
+            body = ENDLESS | {"max_tokens": 300}
+            answer = pool.submit(daemon.http.post, "/v1/chat/completions", json=body)
+            while not daemon.gauge("internvl_requests_running"):
+                time.sleep(0.02)
+            daemon.process.send_signal(signal.SIGTERM)
+            response = answer.result()
+        assert response.status_code == 200
+        assert response.json()["usage"]["completion_tokens"] == 300
+        assert daemon.process.wait(timeout=10) == 0
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    with running(*EXACT, "--drain-timeout-s", "60") as daemon:
+        children = list(daemon.children().values())
+        _, threads = start_streams_that_may_break(daemon, 2)
+        daemon.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert daemon.process.poll() is None
+        begin_s = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.process.wait(timeout=10)
+        assert time.monotonic() - begin_s < 5
+        assert gone(children)
+        for thread in threads:
+            thread.join(timeout=5)
+
+
+def test_an_engine_that_stands_still_is_started_again() -> None:
+    with running(*EXACT, "--step-timeout-s", "4") as daemon:
+        streams, threads = start_streams(daemon, 2)
+        engine = daemon.children()["engine"]
+        engine.suspend()
+        while daemon.http.get("/livez").status_code == 200:
+            time.sleep(0.05)
+        assert daemon.http.get("/readyz").status_code == 503
+        for thread in threads:
+            thread.join(timeout=20)
+        for lines in streams:
+            check_cut(lines, "engine_restarted")
+        assert "the engine has stood still" in daemon.log
+        assert daemon.http.get("/livez").status_code == 200
+        daemon.wait_until_ready()
+        check_answer(daemon)
+
+
 def test_children_do_not_outlive_a_killed_supervisor() -> None:
     with running(*EXACT) as daemon:
         children = list(daemon.children().values())
