@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pydantic.fields import FieldInfo
 
+from server.cli import flagged_fields
 from server.limits import Limits
 from server.settings import ENV_PREFIX, Settings
+
+FLAGGED = dict(flagged_fields())
 
 HEAD = """# Settings
 
@@ -25,8 +28,9 @@ TABLE = """
 
 def row(name: str, field: FieldInfo) -> str:
     default = "" if field.default in (None, ()) else f"`{field.default}`"
-    flag, variable = f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}"
-    return f"| `{flag}` | `{variable}` | {default} | {field.description} |\n"
+    flag = f"`--{name.replace('_', '-')}`" if name in FLAGGED else ""
+    variable = f"{ENV_PREFIX}{name.upper()}"
+    return f"| {flag} | `{variable}` | {default} | {field.description} |\n"
 
 
 def page() -> str:

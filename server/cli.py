@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench_arguments.add_command(commands)
     top.add_command(commands)
     limits = serve_command.add_argument_group("limits")
-    for name, field in Settings.model_fields.items():
+    for name, field in flagged_fields():
         flag = "--" + name.replace("_", "-")
         help_text = f"{field.description} [{default_text(field)}env: {ENV_PREFIX}{name.upper()}]"
         (limits if name in Limits.model_fields else serve_command).add_argument(
@@ -106,6 +106,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def flagged_fields() -> list[tuple[str, FieldInfo]]:
+    """What may be said on the command line: no secrets, which lists of processes would show."""
+    return [
+        (name, field)
+        for name, field in Settings.model_fields.items()
+        if field.json_schema_extra != {"flag": False}
+    ]
+
+
 def _argument(field: FieldInfo) -> dict[str, Any]:
     """How argparse takes a field; the values themselves are checked by the settings."""
     if field.annotation is bool:
@@ -114,7 +123,7 @@ def _argument(field: FieldInfo) -> dict[str, Any]:
         return {"metavar": "|".join(get_args(field.annotation))}
     if get_origin(field.annotation) is tuple:
         return {"action": "append", "metavar": "NAME"}
-    text = str in (field.annotation, *get_args(field.annotation))
+    text = {str, Path} & {field.annotation, *get_args(field.annotation)}
     return {"metavar": "TEXT" if text else "N"}
 
 

@@ -84,3 +84,23 @@ class Limits(BaseModel):
     request_timeout_s: PositiveFloat = Field(
         600.0, description="Longest time that a request may take, in seconds."
     )
+    key_requests_per_minute: PositiveInt | None = Field(
+        None, description="Requests a minute of a key whose line does not say. Default: no limit."
+    )
+    key_tokens_per_minute: PositiveInt | None = Field(
+        None, description="Tokens a minute of a key whose line does not say. Default: no limit."
+    )
+    key_concurrent: PositiveInt | None = Field(
+        None, description="Requests at once of a key whose line does not say. Default: no limit."
+    )
+    response_store_entries: int = Field(
+        1000, ge=0, description="Responses kept for GET and `previous_response_id`; 0 keeps none."
+    )
+    response_store_ttl_s: PositiveFloat = Field(
+        3600.0, description="How long a response is kept, in seconds."
+    )
+    response_store_bytes: PositiveInt = Field(
+        256 * 2**20,
+        description="Memory for kept responses and what they answered, pictures included; the "
+        "least recently used are dropped first.",
+    )

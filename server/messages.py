@@ -117,6 +117,8 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Report log probabilities of the prompt's tokens too, and so many of the likeliest each."""
     priority: int = 0
     """Lower goes first."""
+    tenant: bytes = b""
+    """Whose request it is; tenants share what there is."""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -142,21 +142,26 @@ class Settings(Limits, BaseSettings):
         description="Where sampling parameters that a request leaves out come from: OpenAI's "
         "documentation (temperature 1, top_p 1, no top_k) or the checkpoint.",
     )
+    api_key_file: Path | None = Field(
+        None,
+        description="File of API keys, one `name key [requests_per_minute=N] [tokens_per_minute=N] "
+        "[concurrent=N]` in a line; `sha256:` and a digest may stand for the key. It is read again "
+        "when it changes.",
+    )
+    api_keys: Names = Field(
+        (),
+        repr=False,
+        json_schema_extra={"flag": False},
+        description="API keys beside those of the file, in the environment only: a flag would show "
+        "them to whoever lists processes. Without any keys everybody may ask.",
+    )
+    isolate_cache_by_key: bool = Field(
+        False, description="Keep caches of prompts and pictures apart for each API key."
+    )
     strict_params: bool = Field(
         False,
         description="Answer 400 to a request with an unknown field, instead of naming it in "
         "`x-ignored-params`.",
-    )
-    response_store_entries: int = Field(
-        1000, ge=0, description="Responses kept for GET and `previous_response_id`; 0 keeps none."
-    )
-    response_store_ttl_s: PositiveFloat = Field(
-        3600.0, description="How long a response is kept, in seconds."
-    )
-    response_store_bytes: PositiveInt = Field(
-        256 * 2**20,
-        description="Memory for kept responses and what they answered, pictures included; the "
-        "least recently used are dropped first.",
     )
     playground: bool = Field(
         True, description="Serve the playground, a page to try the model on, at `/`."
@@ -219,6 +224,14 @@ class Settings(Limits, BaseSettings):
         description="List in /metrics, beside our names, those that vLLM gave to the same "
         "quantities; routers and dashboards know them.",
     )
+
+    def key_limits(self) -> dict[str, int | None]:
+        """Limits of keys that have none of their own."""
+        return {
+            "requests_per_minute": self.key_requests_per_minute,
+            "tokens_per_minute": self.key_tokens_per_minute,
+            "concurrent": self.key_concurrent,
+        }
 
     def names(self) -> tuple[str, ...]:
         """Model names that requests may use, the answering one first."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.api.answer import Answer
+from server.api.keys import Key
 from server.api.patience import Patience
 from server.api.tracing import Tracer, Untraced
 from server.messages import Delta
@@ -46,6 +47,7 @@ class ChatRecord:
     kind: str
     """What was asked for, as the line begins."""
     patience: Patience
+    key: Key
     metrics: ApiMetrics
     tracer: Tracer = field(default_factory=Untraced)
     caller: Mapping[str, str] = field(default_factory=dict)
@@ -122,10 +124,13 @@ class ChatRecord:
         numbers = self._numbers(total_s)
         words = " ".join(f"{word}={_shown(numbers[name], unit)}" for word, name, unit in WORDS)
         head = {"request_id": self.request_id, "kind": self.kind, "status": status}
+        if self.key.name:
+            head["key"] = self.key.name
         log.info(
-            "%s %s %d %s",
+            "%s %s %s%d %s",
             self.kind,
             self.request_id,
+            f"key={self.key.name} " if self.key.name else "",
             status,
             words,
             extra={"fields": head | numbers},

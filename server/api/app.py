@@ -18,6 +18,7 @@ from server.api.capabilities import capability_routes
 from server.api.chat import chat_routes
 from server.api.completions import completion_routes
 from server.api.document import ERROR_RESPONSE, openapi_document
+from server.api.gate import Gate
 from server.api.middleware import Bounds, Envelope
 from server.api.operations import health_routes, internal_routes, model_routes
 from server.api.playground import playground_routes
@@ -74,6 +75,7 @@ def create_app(service: Service) -> FastAPI:
     if service.settings.playground:
         app.include_router(playground_routes())
     # The last one added is the outermost.
+    app.add_middleware(Gate, keys=service.keys, quotas=service.quotas)
     app.add_middleware(Bounds, limits=service.settings)
     app.add_middleware(Envelope, metrics=service.metrics, leaving=service.client.leaving)
     app.openapi = functools.cache(functools.partial(openapi_document, app))  # type: ignore[method-assign]

@@ -143,9 +143,14 @@ class EngineClient:
         wait_s = self._rate.seconds_for(len(self._open) // 2) or UNKNOWN_WAIT_S
         return round(min(max(wait_s * random.uniform(1.0, 1.5), 1.0), RETRY_AFTER_MAX_S))
 
-    def submit(self, requests: Sequence[Submit], pictures: Sequence[bytes]) -> Submission:
+    def submit(
+        self, requests: Sequence[Submit], pictures: Sequence[bytes], tenant: bytes = b""
+    ) -> Submission:
         """Opens one choice per entry of `requests`, whose ids are replaced by fresh ones; the
         pictures go with each of them. The caller closes the submission.
+
+        Args:
+            tenant: who shares the engine with others.
 
         Raises:
             ApiError: as `admit`.
@@ -155,7 +160,9 @@ class EngineClient:
         submission = Submission(ids, self.cancel)
         for id, request in zip(ids, requests, strict=True):
             self._open[id] = submission
-            self._outbox.put_nowait((msgspec.structs.replace(request, id=id), pictures))
+            self._outbox.put_nowait(
+                (msgspec.structs.replace(request, id=id, tenant=tenant), pictures)
+            )
         return submission
 
     def cancel(self, id: int) -> None:

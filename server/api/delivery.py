@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from server.api.access import ChatRecord
 from server.api.answer import Answer, News
+from server.api.engine_request import isolated
 from server.api.incoming import read_json, until_disconnect
 from server.api.parameters import Table
 from server.api.patience import Patience, queue_timeout, request_timeout, too_busy
@@ -65,10 +66,13 @@ async def handle(
     """
     caller = caller_of(request.headers)
     patience = Patience.read(request.headers, service.settings)
+    key = request.state.key
     record = ChatRecord(
-        request.state.request_id, kind, patience, service.metrics, service.tracer, caller
+        request.state.request_id, kind, patience, key, service.metrics, service.tracer, caller
     )
     try:
+        service.quotas.begin(key)
+        request.state.at_end.callback(service.quotas.end, key)
         _check_wait(service, patience)
         body = await read_json(request, service.bodies)
         record.read(request.headers.get("content-length", ""))
@@ -117,10 +121,15 @@ async def deliver(service: Service, work: Work, record: ChatRecord) -> Response:
         ApiError: the engine refused or failed before the first byte.
     """
     answer, reply, headers = work.answer, work.reply, work.headers
+    service.quotas.take_prompt(record.key, answer.prompt_tokens)
     record.answer = answer
-    submission = service.client.submit(work.submits, work.pictures)
+    tenant, submits = record.key.name.encode(), work.submits
+    if service.settings.isolate_cache_by_key:
+        submits = [isolated(submit, tenant) for submit in submits]
+    submission = service.client.submit(submits, work.pictures, tenant)
     record.submitted(len(work.pictures))
     with contextlib.ExitStack() as owner:
+        owner.callback(lambda: service.quotas.take_answer(record.key, answer.output_tokens))
         owner.enter_context(submission)
         _limit_time(submission, record.patience, owner, stream=work.stream)
         if not work.stream:

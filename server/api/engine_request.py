@@ -4,6 +4,7 @@ when the answer ends, and who goes first. Ids that the model does not know are r
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 
@@ -140,6 +141,18 @@ class EngineRequests:
         return invalid(
             f"Invalid '{what}': expected ids from 0 to {self._vocab_size - 1}.", param=param
         )
+
+
+def isolated(submit: Submit, tenant: bytes) -> Submit:
+    """The same request, sharing no cached prompt and no cached picture with other tenants."""
+    digest = hashlib.blake2b(tenant, digest_size=16).digest()
+    images = [
+        msgspec.structs.replace(
+            image, digest=hashlib.blake2b(image.digest, digest_size=16, key=digest).digest()
+        )
+        for image in submit.images
+    ]
+    return msgspec.structs.replace(submit, images=images, cache_salt=digest + submit.cache_salt)
 
 
 def priority_of(request: GenerationRequest) -> int:

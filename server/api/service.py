@@ -10,7 +10,9 @@ from pathlib import Path
 from server import __version__
 from server.api.bodies import Bodies
 from server.api.client import EngineClient
+from server.api.keys import KeyLimits, KeyRing
 from server.api.prepare import Preparer
+from server.api.quotas import Quotas
 from server.api.tracing import Tracer, open_tracer
 from server.frontend.grammar_check import GrammarChecker
 from server.frontend.tokenizer import Tokenizer
@@ -33,6 +35,8 @@ class Service:
     tokenizer: Tokenizer
     preparer: Preparer
     bodies: Bodies
+    keys: KeyRing
+    quotas: Quotas
     heartbeat: Heartbeat
     fingerprint: str
     """OpenAI's `system_fingerprint`: changes when the same request may be answered otherwise."""
@@ -47,8 +51,9 @@ class Service:
 
         Raises:
             CheckpointError: names what is missing or wrong.
-            StartupError: traces are to be sent and cannot be made.
+            StartupError: traces cannot be sent, or the file of API keys cannot be used.
         """
+        limits = KeyLimits(**settings.key_limits())
         spec = ModelSpec.load(checkpoint)
         tokenizer = Tokenizer.load(checkpoint)
         metrics = ApiMetrics(client, settings.names()[0] if settings.vllm_metrics else None)
@@ -68,6 +73,8 @@ class Service:
                 metrics.picture_decode_seconds.observe,
             ),
             bodies=Bodies(settings),
+            keys=KeyRing(settings.api_keys, settings.api_key_file, limits),
+            quotas=Quotas(),
             heartbeat=heartbeat,
             fingerprint=_fingerprint(settings, checkpoint),
             started_at=int(time.time()),

@@ -36,6 +36,10 @@ class Draft:
         self._rows: list[Row] = []
         self._masked: list[int] = []
 
+    def reserve(self, tokens: int) -> None:
+        """Keeps a part of the budget for what comes later; negative gives it back."""
+        self.budget -= tokens
+
     def can_encode(self, cost_tokens: int) -> bool:
         """Whether a picture fits the budget with a token to spare. The first picture of a step
         always does: it may cost more than a whole budget."""

@@ -9,6 +9,7 @@ samples one more token.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
-from server.engine.plan import RunnerLimits
+from server.engine.plan import PromptLogprobs, RunnerLimits
 from server.messages import ImageRef, SamplingParams, Submit, TokenLogprob
 
 KEY_BYTES = 16
@@ -64,8 +65,10 @@ class Request:
     prompt_logprobs_wanted: int | None
     matcher: Matcher | None
     """Follows the grammar of the answer, if it has one."""
-    rank: tuple[int, int]
-    """Place among all requests: priority, then order of arrival. Lower goes first."""
+    tenant: bytes
+    rank: tuple[int, int, int]
+    """Place among all requests: priority, turn of the tenant, order of arrival. Lower goes first.
+    """
 
     status: Status = Status.WAITING
     unknown: int = 0
@@ -96,8 +99,12 @@ class Request:
         submit: Submit,
         pixels: Sequence[memoryview | bytes],
         matcher: Matcher | None = None,
-        arrival: int = 0,
+        place: tuple[int, int] = (0, 0),
     ) -> Request:
+        """
+        Args:
+            place: turn of the tenant and order of arrival.
+        """
         tokens = array("i")
         tokens.frombytes(submit.prompt)
         return cls(
@@ -113,7 +120,8 @@ class Request:
             cache_salt=submit.cache_salt,
             prompt_logprobs_wanted=submit.prompt_logprobs,
             matcher=matcher,
-            rank=(submit.priority, arrival),
+            tenant=submit.tenant,
+            rank=(submit.priority, *place),
         )
 
     def fault(self, limits: RunnerLimits) -> str | None:
@@ -149,6 +157,18 @@ class Request:
     def waits(self) -> tuple[float, float]:
         """Seconds that a request with a first token was in the queue, and then in its prompt."""
         return self.entered_s - self.arrived_s, time.monotonic() - self.entered_s
+
+    def wait_behind(self, other: Request) -> None:
+        """Goes next after another request, which must have the same priority or go first."""
+        self.rank = (self.priority, other.turn + 1, self.rank[2])
+
+    @property
+    def priority(self) -> int:
+        return self.rank[0]
+
+    @property
+    def turn(self) -> int:
+        return self.rank[1]
 
     @property
     def length(self) -> int:
@@ -188,3 +208,19 @@ class Request:
                 key.update((image.offset - start).to_bytes(4, "little", signed=True))
                 key.update(image.digest)
         return key.digest()
+
+
+def insert_by_rank(requests: list[Request], request: Request) -> None:
+    """Keeps a list of requests in the order of their ranks."""
+    bisect.insort(requests, request, key=lambda request: request.rank)
+
+
+def take_prompt_logprobs(requests: Sequence[Request], part: PromptLogprobs) -> None:
+    """Gives a request what is new of it: one that was preempted reports the same positions again.
+
+    Args:
+        requests: of the step that reports.
+    """
+    request = next(request for request in requests if request.slot == part.slot)
+    known = len(request.prompt_logprobs) + 1
+    request.prompt_logprobs += part.entries[known - part.position :]

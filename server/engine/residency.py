@@ -34,14 +34,11 @@ class Residency:
         """Gives a request a slot and blocks for all tokens it has, those of a cached prefix first;
         false when there is no room for it with `spare_blocks` left over, or when its first
         position could not be computed in this step."""
-        if not self._free_slots:
+        if not self.has_room(request, spare_blocks):
             return False
         cached = self._cached_prefix(request)
         computed = len(cached) * self._block_size
         needed = -(-request.length // self._block_size) - len(cached)
-        room = self.blocks.available - self.blocks.unreferenced(cached)
-        if room < needed + spare_blocks:
-            return False
         if not self.pictures.can_start(request, computed, draft):
             return False
         request.slot = self._free_slots.pop()
@@ -62,6 +59,15 @@ class Residency:
             )
         )
         return True
+
+    def has_room(self, request: Request, spare_blocks: int) -> bool:
+        """Whether there is a slot, and blocks with `spare_blocks` left over."""
+        if not self._free_slots:
+            return False
+        cached = self._cached_prefix(request)
+        needed = -(-request.length // self._block_size) - len(cached)
+        room = self.blocks.available - self.blocks.unreferenced(cached)
+        return room >= needed + spare_blocks
 
     def _cached_prefix(self, request: Request) -> list[int]:
         """Cached blocks that the request begins with; at least one token is left to compute, and

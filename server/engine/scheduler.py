@@ -11,15 +11,15 @@ it any more; `check_integrity` asserts this and the other invariants.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections import deque
 from collections.abc import Sequence
 from itertools import zip_longest
 
 from server.engine.draft import Draft, LaunchedRow
-from server.engine.plan import PromptLogprobs, RunnerLimits, StepPlan, StepResult
-from server.engine.request import Matcher, Request, Status
+from server.engine.fairness import Turns, who_gives_way
+from server.engine.plan import RunnerLimits, StepPlan, StepResult
+from server.engine.request import Matcher, Request, Status, insert_by_rank, take_prompt_logprobs
 from server.engine.residency import Residency
 from server.engine.totals import Totals
 from server.messages import Delta, FinishReason, Gauges, Submit, TokenLogprob
@@ -47,6 +47,7 @@ class Scheduler:
         self._leaving: set[Request] = set()  # preempted or finished, but named by a launched plan
         self._launched: deque[tuple[int, list[LaunchedRow]]] = deque()
         self._arrivals = itertools.count()
+        self._turns = Turns()
         self._next_step = 0
         self._last_slots: list[int] = []
 
@@ -60,14 +61,15 @@ class Scheduler:
         matcher: Matcher | None = None,
     ) -> list[PeerDelta]:
         """Takes a request into the queue; one that could never run is answered at once."""
-        request = Request.from_submit(peer, submit, pixels, matcher, next(self._arrivals))
+        place = self._turns.place(submit.tenant, len(submit.prompt) // 4), next(self._arrivals)
+        request = Request.from_submit(peer, submit, pixels, matcher, place)
         fault = request.fault(self._limits)
         if (peer, request.id) in self._requests:
             fault = "the id of the request is in use"
         if fault is not None:
             return [(peer, Delta(request.id, [], FinishReason.ERROR, error=fault))]
         self._requests[peer, request.id] = request
-        _insert(self._waiting, request)
+        insert_by_rank(self._waiting, request)
         return []
 
     def cancel(self, peer: bytes, request_id: int) -> list[PeerDelta]:
@@ -104,10 +106,16 @@ class Scheduler:
 
         The plan counts as launched from here on.
         """
+        self._make_way()
         draft = Draft(self._limits.step_token_budget)
         decodes = [request for request in self._running if request.remaining == 1]
         prompts = [request for request in self._running if request.remaining > 1]
-        for request in itertools.chain(decodes, prompts):
+        if self._waiting and self._turns.goes_first(self._waiting[0], prompts):
+            draft.reserve(len(decodes))
+            if self._admit(request := self._waiting[0], draft):
+                self._compute(request, draft)
+            draft.reserve(-len(decodes))
+        for request in itertools.chain(decodes, self._turns.order_prompts(prompts)):
             # An older request may have preempted this one a moment ago.
             if draft.budget and request.status is Status.RUNNING and self._grow(request, draft):
                 self._compute(request, draft)
@@ -128,6 +136,8 @@ class Scheduler:
         if request.images:
             count = self._residency.pictures.hold(request, count, draft)
         if count:
+            if request.remaining > 1:
+                self._turns.serve_prompt(request, self._next_step)
             draft.compute(request, count)
             self._residency.pictures.scatter(request, start, count, draft)
             self._residency.seal(request)
@@ -142,9 +152,22 @@ class Scheduler:
         ):
             return False
         self._waiting.remove(request)
-        _insert(self._running, request)
+        insert_by_rank(self._running, request)
         request.status = Status.RUNNING
+        self._turns.enter(request)
         return True
+
+    def _make_way(self) -> None:
+        """Sets back a request of a tenant that runs more than its share, where another tenant's
+        has no room: that enters when the launched plans have retired, and the other behind it."""
+        if not self._waiting or self._leaving:
+            return
+        request = self._waiting[0]
+        if self._residency.has_room(request, len(self._running)):
+            return
+        if (victim := who_gives_way(request, self._running)) is not None:
+            victim.wait_behind(request)
+            self._preempt(victim)
 
     def _grow(self, request: Request, draft: Draft) -> bool:
         """Makes sure that the request owns the block of its next position. Prompts always do."""
@@ -170,7 +193,7 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         self._totals.preemptions += 1
         self._running.remove(request)
-        _insert(self._waiting, request)
+        insert_by_rank(self._waiting, request)
         request.status = Status.WAITING
         self._leave(request)
 
@@ -200,7 +223,7 @@ class Scheduler:
         assert step == result.step
         tokens = iter(zip_longest(result.token_ids, result.logprobs))
         for part in result.prompt_logprobs:
-            _take_prompt_logprobs(rows, part)
+            take_prompt_logprobs([row.request for row in rows], part)
         deltas = []
         for row in rows:
             request = row.request
@@ -279,15 +302,3 @@ class Scheduler:
         for request in {*self._requests.values(), *residents}:
             assert request.in_flight == named.count(request)
             assert 0 <= request.scheduled <= request.length <= self._limits.max_model_len
-
-
-def _insert(requests: list[Request], request: Request) -> None:
-    """Keeps a list of requests in the order of their ranks."""
-    bisect.insort(requests, request, key=lambda request: request.rank)
-
-
-def _take_prompt_logprobs(rows: Sequence[LaunchedRow], part: PromptLogprobs) -> None:
-    """Appends what is new: a request that was preempted reports the same positions again."""
-    request = next(row.request for row in rows if row.request.slot == part.slot)
-    known = len(request.prompt_logprobs) + 1
-    request.prompt_logprobs += part.entries[known - part.position :]

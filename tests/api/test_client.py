@@ -155,7 +155,7 @@ def test_too_many_open_choices_are_refused_until_some_end(tmp_path: Path) -> Non
                     client.submit([REQUEST, REQUEST], [])
                 assert caught.value.status == 429
                 assert caught.value.code == "rate_limit_exceeded"
-                assert caught.value.headers["retry-after"] == "2"
+                assert caught.value.headers["retry-after"] in {"2", "3"}
                 first.close()
                 client.submit([REQUEST, REQUEST], []).close()
 

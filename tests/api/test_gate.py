@@ -1,0 +1,129 @@
+"""Keys as clients meet them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.messages import Delta, FinishReason
+from tests.api.fake_engine import FakeEngine, says, until
+from tests.api.harness import RunningApi, chat, picture_part
+
+KEYS = "ann key-of-ann\nbob key-of-bob requests_per_minute=2\ncat key-of-cat concurrent=1\n"
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi, FakeEngine]]:
+    run_dir = tmp_path_factory.mktemp("run")
+    (run_dir / "keys").write_text(KEYS)
+    options: dict[str, Any] = {"api_key_file": run_dir / "keys", "isolate_cache_by_key": True}
+    with FakeEngine(run_dir, says([5])) as engine, RunningApi(run_dir, **options) as api:
+        api.wait_until_ready()
+        yield api, engine
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer key-of-{name}"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models",
+        "/metrics",
+        "/version",
+        "/docs",
+        "/openapi.json",
+        "/v1/capabilities",
+        "/nothing",
+        "/health/",
+        "//health",
+        "/HEALTH",
+        "/health%2f..%2fversion",
+        "/v1/responses/resp_1",
+    ],
+)
+def test_every_path_needs_a_key(rig: tuple[RunningApi, FakeEngine], path: str) -> None:
+    response = rig[0].client.get(path, headers={"host": "x/health?"})
+    assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+def test_probes_do_not(rig: tuple[RunningApi, FakeEngine], path: str) -> None:
+    assert rig[0].client.get(path).status_code == 200
+
+
+def test_anthropics_shape(rig: tuple[RunningApi, FakeEngine]) -> None:
+    refused = rig[0].client.post("/v1/messages", json={})
+    assert refused.status_code == 401
+    assert refused.json()["error"]["type"] == "authentication_error"
+    passed = rig[0].client.post("/v1/messages", json={}, headers={"x-api-key": "key-of-ann"})
+    assert passed.status_code == 400
+
+
+def test_the_key_is_never_told(
+    rig: tuple[RunningApi, FakeEngine], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    api = rig[0]
+    assert api.post(chat(), headers=bearer("ann")).status_code == 200
+    pages = [api.client.get(p, headers=bearer("ann")).text for p in ("/version", "/metrics")]
+    assert "key=ann" in caplog.text
+    assert "key-of-" not in caplog.text + "".join(pages)
+
+
+def test_requests_per_minute_and_their_headers(rig: tuple[RunningApi, FakeEngine]) -> None:
+    api = rig[0]
+    for left in (1, 0):
+        response = api.post(chat(), headers=bearer("bob"))
+        assert response.status_code == 200
+        assert response.headers["x-ratelimit-limit-requests"] == "2"
+        assert response.headers["x-ratelimit-remaining-requests"] == str(left)
+    refused = api.post(chat(), headers=bearer("bob"))
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert int(refused.headers["retry-after"]) > 1
+    assert api.post(chat(), headers=bearer("ann")).status_code == 200
+
+
+def test_a_slot_comes_back_however_a_request_ends(rig: tuple[RunningApi, FakeEngine]) -> None:
+    api, engine = rig
+    # The slot comes back a moment after the last byte.
+    for _ in range(3):
+        until(lambda: api.post(chat(top_p=3), headers=bearer("cat")).status_code == 400)
+        until(lambda: api.post(chat(), headers=bearer("cat")).status_code == 200)
+        until(lambda: api.post(chat(), headers=bearer("cat")).status_code == 200)
+    engine.script = lambda submit: [Delta(submit.id, [5])]
+    until(lambda: api.post(chat(top_p=3), headers=bearer("cat")).status_code == 400)
+    with api.client.stream(
+        "POST", "/v1/chat/completions", json=chat(stream=True), headers=bearer("cat")
+    ) as response:
+        assert response.status_code == 200
+        assert api.post(chat(), headers=bearer("cat")).status_code == 429
+        engine.send(Delta(engine.received[-1].submit.id, [5], FinishReason.LENGTH))
+        response.read()
+    engine.script = says([5])
+    until(lambda: api.post(chat(), headers=bearer("cat")).status_code == 200)
+
+
+def test_tenants_share_no_cache(rig: tuple[RunningApi, FakeEngine]) -> None:
+    api, engine = rig
+    engine.received.clear()
+    for name in ("ann", "ann", "cat"):
+        assert api.post(chat([picture_part()]), headers=bearer(name)).status_code == 200
+    one, same, other = (received.submit for received in engine.received)
+    assert (one.tenant, other.tenant) == (b"ann", b"cat")
+    assert one.cache_salt == same.cache_salt != other.cache_salt
+    assert one.images[0].digest == same.images[0].digest != other.images[0].digest
+
+
+def test_a_file_that_cannot_be_used_is_refused_at_start(tmp_path: Path) -> None:
+    api = RunningApi(tmp_path, api_key_file=tmp_path / "none")
+    with pytest.raises(Exception, match="cannot be read"):
+        api.__enter__()
+    api.close()
