@@ -158,6 +158,15 @@ class Settings(Limits, BaseSettings):
     isolate_cache_by_key: bool = Field(
         False, description="Keep caches of prompts and pictures apart for each API key."
     )
+    allow_remote_media: bool = Field(
+        False, description="Fetch pictures and videos that requests name by https URLs, from public addresses."
+    )
+    allowed_media_domains: Names = Field(
+        (), description="Host from which they may be fetched; repeat it. Default: any."
+    )
+    media_path: Path | None = Field(
+        None, description="Folder whose files requests may name by file: URLs. Default: none."
+    )
     strict_params: bool = Field(
         False,
         description="Answer 400 to a request with an unknown field, instead of naming it in "

@@ -19,6 +19,7 @@ from server.errors import ApiError, invalid
 from server.frontend.data_url import MediaKind, decode_data_url
 from server.frontend.images import ImageLimits, image_digest, load_image
 from server.frontend.pixel_budget import PixelBudget
+from server.frontend.remote_media import MediaFetcher, MediaPolicy
 from server.frontend.video import VideoLimits, VideoReader, video_is_installed
 from server.settings import Settings
 
@@ -46,6 +47,13 @@ class MediaLoader:
         self._image_mode = settings.image_mode
         self._image_limits = ImageLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
+        )
+        self._remote = MediaFetcher(
+            MediaPolicy(
+                settings.allow_remote_media,
+                tuple(domain.lower() for domain in settings.allowed_media_domains),
+                settings.media_path,
+            )
         )
         self._images_max = settings.max_images
         self._pixel_budget = PixelBudget(settings.max_total_image_pixels)
@@ -84,6 +92,8 @@ class MediaLoader:
 
     async def _fetch(self, url: str, kind: MediaKind, max_bytes: int, param: str) -> bytes:
         """The file behind a URL: the one place where an address becomes bytes."""
+        if self._remote.fetches(url):
+            return await self._remote.fetch(url, max_bytes, param, kind)
         return await self._in_thread(partial(decode_data_url, url, max_bytes, param, kind))
 
     def _load_picture(self, data: bytes, param: str) -> Pixels:

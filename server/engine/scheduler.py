@@ -163,9 +163,8 @@ class Scheduler:
         if not self._waiting or self._leaving:
             return
         request = self._waiting[0]
-        if self._residency.has_room(request, len(self._running)):
-            return
-        if (victim := who_gives_way(request, self._running)) is not None:
+        room = self._residency.has_room(request, len(self._running))
+        if not room and (victim := who_gives_way(request, self._running)) is not None:
             victim.wait_behind(request)
             self._preempt(victim)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import ApiError
-from server.frontend.data_url import PIECE_CHARS, decode_data_url
+from server.frontend.data_url import decode_data_url
 
 MAX_BYTES = 1000
 PARAM = "messages[0].content[1].image_url.url"
