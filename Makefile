@@ -2,19 +2,24 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
-.PHONY: serve test test-clients test-description test-storm test-observability test-page
+# Parts of the tests that have a target of their own, because of what they need.
+APART := clients hostile observability page
+.PHONY: serve test $(APART:%=test-%) test-description test-storm
 .PHONY: lint types format docs eval bench screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/internvl-serve serve $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/clients --ignore tests/observability \
-		--ignore tests/page $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 $(APART:%=--ignore tests/%) $(ARGS)
 
 # Clients of the field in environments of their own; needs node and npm.
 test-clients: $(VENV)/.test
 	$(BIN)/python -m pytest tests/clients $(ARGS)
+
+# What strangers may send, against the daemon itself.
+test-hostile: $(VENV)/.test
+	$(BIN)/python -m pytest tests/hostile --timeout 600 $(ARGS)
 
 # More of what `make test` does a little of: requests made from our OpenAPI description.
 test-description: $(VENV)/.test
