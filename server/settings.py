@@ -159,7 +159,9 @@ class Settings(Limits, BaseSettings):
         False, description="Keep caches of prompts and pictures apart for each API key."
     )
     allow_remote_media: bool = Field(
-        False, description="Fetch pictures and videos that requests name by https URLs, from public addresses."
+        False,
+        description="Fetch pictures and videos that requests name by https URLs, from public "
+        "addresses.",
     )
     allowed_media_domains: Names = Field(
         (), description="Host from which they may be fetched; repeat it. Default: any."
