@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from server.api.serve import Stop, serve
-from server.child import Assignment, run_child
+from server.child import DRAIN, Assignment, run_child
 
 
 def run_api(assignment: Assignment) -> None:
@@ -21,8 +21,8 @@ def run_api(assignment: Assignment) -> None:
 async def _serve_until_told(assignment: Assignment) -> None:
     stop = Stop()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.drain.set)
-    loop.add_signal_handler(signal.SIGINT, stop.now.set)
+    loop.add_signal_handler(DRAIN, stop.drain.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.now.set)
     listener, *others = [socket.socket(fileno=fd) for fd in assignment.listener_fds]
     await serve(
         assignment.parsed_settings(),

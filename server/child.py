@@ -23,6 +23,10 @@ from server.settings import Settings
 
 EXIT_REFUSED = 78
 
+DRAIN = signal.SIGUSR1
+"""Tells the API process to finish what is open; SIGTERM tells every child to end now. Both end a
+child silently that is still being imported."""
+
 log = logging.getLogger(__name__)
 
 

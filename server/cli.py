@@ -18,9 +18,10 @@ from server import __version__, logs, planner, terminal, top
 from server.bench import arguments as bench_arguments
 from server.errors import CheckpointError, StartupError
 from server.limits import Limits
+from server.listening import address, listen
 from server.model.locate import locate, locate_config
 from server.settings import ENV_PREFIX, Settings
-from server.supervisor import Supervisor, address, listen
+from server.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def run_engine(assignment: Assignment) -> None:
-    _end_on_signals()
+    signal.signal(signal.SIGTERM, _exit)
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
     run_dir = Path(assignment.run_dir)
     vocab_size = ModelSpec.load(checkpoint).text.vocab_size
@@ -69,7 +69,7 @@ def build_runner(assignment: Assignment, settings: Settings) -> LocalRunner | Le
 
 
 def run_follower(assignment: Assignment) -> None:
-    _end_on_signals()
+    signal.signal(signal.SIGTERM, _exit)
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
     runner = build_rank(settings, checkpoint, place_of(assignment, settings.tensor_parallel_size))
     receiver = OrderReceiver(Path(assignment.run_dir), assignment.rank)
@@ -115,11 +115,6 @@ def _gib(sizes_bytes: Sequence[int]) -> str:
     """One number where all are equal as printed, else one for each."""
     numbers = [f"{size / 2**30:.2f}" for size in sizes_bytes]
     return numbers[0] if len(set(numbers)) == 1 else ", ".join(numbers)
-
-
-def _end_on_signals() -> None:
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, _exit)
 
 
 def _exit(*_: object) -> NoReturn:

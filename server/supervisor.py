@@ -26,12 +26,11 @@ from pathlib import Path
 
 import msgspec
 
-from server.child import EXIT_REFUSED, Assignment
-from server.errors import StartupError
+from server.child import DRAIN, EXIT_REFUSED, Assignment
 from server.heartbeat import Heartbeat
+from server.listening import address
 from server.settings import Settings
 
-BACKLOG = 2048
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
@@ -118,7 +117,7 @@ class Supervisor:
         self._checkpoint = checkpoint
         self._listener = listener
         self._listeners = [s for s in (listener, operations_listener) if s is not None]
-        self._stop_signal = signal.SIGINT
+        self._drains = False
         self._policy = RestartPolicy(settings.max_restarts, settings.restart_window_s)
         self._units = units(settings)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -158,8 +157,8 @@ class Supervisor:
             except queue.Empty:
                 continue
             if isinstance(event, Signalled):
-                self._stop_signal = signal.Signals(event.signum)
-                log.info("%s: ending", self._stop_signal.name)
+                self._drains = event.signum == signal.SIGTERM
+                log.info("%s: ending", signal.Signals(event.signum).name)
                 return 0
             if self._children.get(event.name) is not event.child:
                 continue  # it was ended on purpose
@@ -259,13 +258,14 @@ class Supervisor:
             self._stop_unit(unit)
 
     def _stop_unit(self, unit: Unit) -> None:
-        settings = self._settings
+        settings, signum = self._settings, signal.SIGTERM
         deadline_s = time.monotonic() + settings.shutdown_timeout_s
-        if unit.module == API and self._stop_signal is signal.SIGTERM:
+        if unit.module == API and self._drains:
+            signum = DRAIN
             deadline_s += settings.drain_grace_s + settings.drain_timeout_s
         children = {n: self._children[n] for n in unit.names if n in self._children}
         for child in children.values():
-            child.send_signal(self._stop_signal)
+            child.send_signal(signum)
         for name, child in children.items():
             try:
                 child.wait(max(0.0, deadline_s - time.monotonic()))
@@ -277,26 +277,3 @@ class Supervisor:
     def _kill(self) -> None:
         for child in self._children.values():
             child.kill()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Binds the daemon's socket before anything is loaded: a taken port is known at once, and
-    connections wait in the backlog while processes come and go.
-
-    Raises:
-        StartupError: the address cannot be bound.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise StartupError(
-            f"cannot listen on {host}, port {port} ({error.strerror}): choose another --port, or "
-            "0 for a free one"
-        ) from None
-
-
-def address(listener: socket.socket) -> str:
-    """URL of a bound socket."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -19,6 +19,7 @@ LEAVES = {"errors", "limits", "messages", "settings", "logs"}
 
 ALLOWED = {
     "heartbeat": LEAVES,
+    "listening": LEAVES,
     "ipc": LEAVES,
     "series": set(),
     "buckets": set(),
@@ -48,16 +49,17 @@ ALLOWED = {
         "model.spec",
     },
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
-    "supervisor": LEAVES | {"child", "heartbeat"},
+    "supervisor": LEAVES | {"child", "heartbeat", "listening"},
     "terminal": set(),
     "bench": set(),
     "top": set(),
     "planner": LEAVES | {"model.footprint", "model.headers", "model.shards", "model.spec"},
-    "cli": LEAVES | {"bench", "model.locate", "planner", "supervisor", "terminal", "top"},
+    "cli": LEAVES
+    | {"bench", "listening", "model.locate", "planner", "supervisor", "terminal", "top"},
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
     | {"child", "distributed", "engine", "frontend.matchers", "frontend.tokenizer", "ipc"}
-    | {"model.spec", "runner"},
+    | {"heartbeat", "model.spec", "runner"},
     "grammar_process": LEAVES
     | {"frontend.matchers", "frontend.tokenizer", "grammars", "model.spec"},
     "__main__": {"cli"},

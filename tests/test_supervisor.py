@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from server.errors import StartupError
-from server.supervisor import RestartPolicy, address, listen
+from server.supervisor import RestartPolicy
 
 
 def test_pauses_double() -> None:
@@ -22,16 +19,3 @@ def test_too_many_restarts_in_the_window_are_refused() -> None:
 
 def test_no_restarts_can_be_allowed() -> None:
     assert RestartPolicy(max_restarts=0, window_s=10).pause_s(0.0) is None
-
-
-def test_a_taken_port_is_explained() -> None:
-    with listen("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
-        assert address(listener) == f"http://127.0.0.1:{port}"
-        with pytest.raises(StartupError, match=rf"port {port} \(.*\): choose another --port"):
-            listen("127.0.0.1", port)
-
-
-def test_an_ipv6_address_is_written_in_brackets() -> None:
-    with listen("::1", 0) as listener:
-        assert address(listener).startswith("http://[::1]:")
