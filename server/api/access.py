@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.api.answer import Answer
-from server.api.keys import Key
-from server.api.patience import Patience
+from server.api.keys import NOBODY, Key
+from server.api.patience import ENDLESS, Patience
 from server.api.tracing import Tracer, Untraced
 from server.messages import Delta
 from server.metrics import ApiMetrics
@@ -46,12 +46,12 @@ class ChatRecord:
     request_id: str
     kind: str
     """What was asked for, as the line begins."""
-    patience: Patience
-    key: Key
     metrics: ApiMetrics
     tracer: Tracer = field(default_factory=Untraced)
     caller: Mapping[str, str] = field(default_factory=dict)
     """The caller's W3C trace context."""
+    key: Key = NOBODY
+    patience: Patience = ENDLESS
     began_at: float = field(default_factory=time.monotonic)
     body_bytes: int | None = None
     read_at: float | None = None

@@ -68,7 +68,13 @@ async def handle(
     patience = Patience.read(request.headers, service.settings)
     key = request.state.key
     record = ChatRecord(
-        request.state.request_id, kind, patience, key, service.metrics, service.tracer, caller
+        request.state.request_id,
+        kind,
+        service.metrics,
+        service.tracer,
+        caller,
+        key,
+        patience,
     )
     try:
         service.quotas.begin(key)

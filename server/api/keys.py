@@ -46,6 +46,7 @@ class Key:
 
 ANYBODY = ""
 """The name of all clients together where no keys are configured."""
+NOBODY = Key(ANYBODY, KeyLimits())
 
 
 class KeyRing:

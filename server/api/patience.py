@@ -48,6 +48,9 @@ class Patience:
         return self.whole_s if stream else min(self.whole_s, self.silence_s)
 
 
+ENDLESS = Patience(math.inf, math.inf, math.inf)
+
+
 def _seconds(text: str | None) -> float | None:
     try:
         value = float(text or "")

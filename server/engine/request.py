@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from server.engine.plan import PromptLogprobs, RunnerLimits
-from server.messages import ImageRef, SamplingParams, Submit, TokenLogprob
+from server.messages import FinishReason, ImageRef, SamplingParams, Submit, TokenLogprob
 
 KEY_BYTES = 16
 
@@ -157,6 +157,20 @@ class Request:
     def waits(self) -> tuple[float, float]:
         """Seconds that a request with a first token was in the queue, and then in its prompt."""
         return self.entered_s - self.arrived_s, time.monotonic() - self.entered_s
+
+    def finish_reason(self, token: int) -> FinishReason | None:
+        """Why the request ends with the token that was appended last, if it does."""
+        if token in self.stop_ids:
+            return FinishReason.STOP
+        if self.matcher is not None:
+            self.matcher.accept(token)
+            if self.matcher.failed:
+                return FinishReason.ERROR
+            if self.matcher.complete:
+                return FinishReason.STOP
+        if len(self.tokens) - self.prompt_length == self.max_tokens:
+            return FinishReason.LENGTH
+        return None
 
     def wait_behind(self, other: Request) -> None:
         """Goes next after another request, which must have the same priority or go first."""

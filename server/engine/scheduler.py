@@ -242,7 +242,7 @@ class Scheduler:
     def _accept(self, request: Request, token: int, logprob: TokenLogprob | None) -> Delta:
         request.tokens.append(token)
         self._totals.generated_tokens += 1
-        finish = self._finish_reason(request, token)
+        finish = request.finish_reason(token)
         if request.status is Status.RUNNING:
             self._residency.seal(request)
         if finish is not None:
@@ -261,19 +261,6 @@ class Scheduler:
             queued_s=queued_s,
             prefill_s=prefill_s,
         )
-
-    def _finish_reason(self, request: Request, token: int) -> FinishReason | None:
-        if token in request.stop_ids:
-            return FinishReason.STOP
-        if request.matcher is not None:
-            request.matcher.accept(token)
-            if request.matcher.failed:
-                return FinishReason.ERROR
-            if request.matcher.complete:
-                return FinishReason.STOP
-        if len(request.tokens) - request.prompt_length == request.max_tokens:
-            return FinishReason.LENGTH
-        return None
 
     def masks(self) -> list[bytes | None]:
         """Masks of the oldest launched plan, all of whose earlier tokens are known."""

@@ -18,6 +18,7 @@ from schemathesis.config import GenerationConfig, SchemathesisConfig
 from server.api.app import create_app
 from server.api.client import EngineClient
 from server.api.service import Service
+from server.heartbeat import Heartbeat
 from server.ipc import ApiEndpoint
 from server.settings import Settings
 from tests.api.fake_engine import FakeEngine, answers_all
@@ -40,7 +41,8 @@ def description() -> Any:
     """For pytest to make tests from, before any server runs."""
     with tempfile.TemporaryDirectory() as run_dir:
         endpoint = ApiEndpoint(Path(run_dir), "nobody")
-        service = Service.load(Settings(), CHECKPOINT, EngineClient(endpoint, 1))
+        heartbeat = Heartbeat(Path(run_dir))
+        service = Service.load(Settings(), CHECKPOINT, EngineClient(endpoint, 1), heartbeat)
         document = create_app(service).openapi()
         service.preparer.close()
         endpoint.close()
