@@ -32,8 +32,9 @@ def refusal(
 
 
 def programs() -> list[psutil.Process]:
-    children: list[psutil.Process] = psutil.Process().children()
-    return children
+    """The processes that decode now."""
+    children = psutil.Process().children()
+    return [child for child in children if video.COMMAND[-1] in child.cmdline()]
 
 
 @pytest.fixture
