@@ -86,12 +86,22 @@ class Daemon:
             time.sleep(0.05)
 
     def children(self) -> dict[str, psutil.Process]:
-        """The child processes by role."""
+        """The child processes by role, without those that have ended."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
+            if child.status() == psutil.STATUS_ZOMBIE:
+                continue
             module = next(part for part in child.cmdline() if part.startswith("server."))
             found[module.removeprefix("server.").removesuffix("_process")] = child
         return found
+
+    def engine(self) -> psutil.Process:
+        """The engine process, once there is one."""
+        deadline_s = time.monotonic() + START_S
+        while (engine := self.children().get("engine")) is None:
+            assert time.monotonic() < deadline_s, f"there is no engine:\n{self.log}"
+            time.sleep(0.02)
+        return engine
 
     def chat(self, **body: Any) -> dict[str, Any]:
         """A chat completion; the body is the request's."""
