@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from server import logs
+from server.distributed.place import Place
 from server.errors import CheckpointError, StartupError
 from server.settings import Settings
 
@@ -44,8 +45,8 @@ class Assignment(msgspec.Struct, frozen=True):
     address: str
     """Where clients reach the daemon, for people to read."""
     rank: int = 0
-    epoch: int = 0
-    """How often the ranks were started before; each time they meet at another place."""
+    place: Place = Place()
+    """Where the ranks of this start meet."""
     restarts: int = 0
     """Children that have been started again so far."""
 

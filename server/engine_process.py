@@ -14,7 +14,8 @@ from typing import NoReturn
 import msgspec
 
 from server.child import Assignment, run_child
-from server.distributed.plans import OrderReceiver, OrderSender
+from server.distributed.meeting import Meeting
+from server.distributed.plans import OrderReceiver, OrderSender, local_address, remote_address
 from server.engine.grammar import GrammarCompiler
 from server.engine.loop import Engine
 from server.engine.scheduler import Scheduler
@@ -24,7 +25,7 @@ from server.heartbeat import TURN_S, Heartbeat
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
-from server.runner.build import RankPlace, build_rank, settle_budget, with_memory
+from server.runner.build import RankPlace, build_rank, meet, settle_budget, with_memory
 from server.runner.ranks import Follower, Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
@@ -61,28 +62,48 @@ def run_engine(assignment: Assignment) -> None:
 
 
 def build_runner(assignment: Assignment, settings: Settings) -> LocalRunner | Leader:
-    ranks = settings.tensor_parallel_size
-    local = build_rank(settings, Path(assignment.checkpoint), place_of(assignment, ranks))
-    if ranks == 1:
+    where = place_of(assignment, settings)
+    meeting = meet(settings, where, assignment.place)
+    local = build_rank(settings, Path(assignment.checkpoint), where, meeting)
+    if meeting is None:
         return local
-    return Leader(local, OrderSender(Path(assignment.run_dir), ranks), ranks)
+    return Leader(local, open_orders(assignment, where, meeting), where.ranks)
 
 
 def run_follower(assignment: Assignment) -> None:
     signal.signal(signal.SIGTERM, _exit)
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
-    runner = build_rank(settings, checkpoint, place_of(assignment, settings.tensor_parallel_size))
-    receiver = OrderReceiver(Path(assignment.run_dir), assignment.rank)
+    where = place_of(assignment, settings)
+    meeting = meet(settings, where, assignment.place)
+    assert meeting is not None
+    runner = build_rank(settings, checkpoint, where, meeting)
+    receiver = OrderReceiver(meeting.ask(f"orders-{where.rank}"))
+    log.info("ready: rank %d of %d", where.rank, where.ranks)
     try:
         Follower(runner, receiver).run()
     finally:
         runner.close()
 
 
-def place_of(assignment: Assignment, ranks: int) -> RankPlace:
-    """Ranks of one host meet in a file: no port is opened for it."""
-    meeting = f"file://{assignment.run_dir}/ranks-{assignment.epoch}"
-    return RankPlace(assignment.rank, ranks, meeting)
+def open_orders(assignment: Assignment, where: RankPlace, meeting: Meeting) -> OrderSender:
+    """Opens a socket for each of the other ranks and tells them where it is."""
+    run_dir, ranks = Path(assignment.run_dir), range(1, where.ranks)
+    sender = OrderSender(
+        [
+            local_address(run_dir, rank)
+            if rank < where.local_ranks
+            else remote_address(meeting.address)
+            for rank in ranks
+        ]
+    )
+    for rank, endpoint in zip(ranks, sender.endpoints, strict=True):
+        meeting.tell(f"orders-{rank}", endpoint)
+    return sender
+
+
+def place_of(assignment: Assignment, settings: Settings) -> RankPlace:
+    local_ranks = settings.ranks
+    return RankPlace(assignment.rank, assignment.rank % local_ranks, local_ranks, settings.ranks)
 
 
 def run(assignment: Assignment) -> None:

@@ -94,6 +94,12 @@ class Settings(Limits, BaseSettings):
     tensor_parallel_size: PositiveInt = Field(
         1, le=8, description="Ranks that share the model, one per GPU; any number from 1 to 8."
     )
+    pipeline_parallel_size: PositiveInt = Field(
+        1,
+        le=16,
+        description="Stages that share the model's layers, each of --tensor-parallel-size ranks; "
+        "for slow links and many small cards.",
+    )
     vision_tensor_parallel_size: PositiveInt | None = Field(
         None,
         description="Ranks that share one vision tower; must divide --tensor-parallel-size. "
@@ -243,6 +249,11 @@ class Settings(Limits, BaseSettings):
             "tokens_per_minute": self.key_tokens_per_minute,
             "concurrent": self.key_concurrent,
         }
+
+    @property
+    def ranks(self) -> int:
+        """On all hosts."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
     def names(self) -> tuple[str, ...]:
         """Model names that requests may use, the answering one first."""

@@ -27,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from server.child import DRAIN, EXIT_REFUSED, Assignment
+from server.distributed.place import Place
 from server.heartbeat import Heartbeat
 from server.listening import address
 from server.settings import Settings
@@ -56,7 +57,7 @@ class Unit:
 
 def units(settings: Settings) -> list[Unit]:
     """What a daemon consists of, in the order of its end."""
-    others = (f"rank-{rank}" for rank in range(1, settings.tensor_parallel_size))
+    others = (f"rank-{rank}" for rank in range(1, settings.ranks))
     return [Unit(API, ("api-0",)), Unit(ENGINE, (ENGINE_NAME, *others))]
 
 
@@ -224,7 +225,7 @@ class Supervisor:
                 listener_fds=[listener.fileno() for listener in self._listeners],
                 address=address(self._listener),
                 rank=rank,
-                epoch=epoch,
+                place=Place(file=f"{run_dir}/ranks-{epoch}"),
                 restarts=max(0, epoch + 1 - len(self._units)),
             )
             self._start_child(unit, assignment)

@@ -1,19 +1,22 @@
-"""Groups of ranks and the few collectives that the model needs.
+"""Groups of ranks, and the few collectives that the model needs.
 
 A model asks its group, not torch, so that one rank alone runs the same code without a process
-group. Every rank issues the collectives of a plan in the same order.
+group. Every rank issues the collectives of a plan in the same order. Groups are made from names
+and members alone; torch's global process group is not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+SENDS_MAX = 16
+"""Sends that may be on their way before the sender waits for the oldest; more than a pipeline ever
+has steps in flight, so it bounds memory and delays nobody."""
 
 
 class Group(Protocol):
@@ -31,6 +34,38 @@ class Group(Protocol):
 
     def gather(self, x: Tensor) -> list[Tensor]:
         """Every rank's `x`, all of one shape, in the order of the ranks."""
+
+
+class Link(Protocol):
+    """A way from one rank to another. What is sent first is received first."""
+
+    def send(self, x: Tensor) -> None:
+        """Starts sending; `x` must not change any more."""
+
+    def receive(self, into: Tensor) -> Tensor:
+        """Fills `into`, which has the shape and type of what was sent, and returns it."""
+
+
+class Work(Protocol):
+    """Something on its way."""
+
+    def wait(self) -> object: ...
+
+
+class Backend(Protocol):
+    """What torch's NCCL and gloo have in common."""
+
+    def size(self) -> int: ...
+
+    def rank(self) -> int: ...
+
+    def allreduce(self, tensors: list[Tensor], /) -> Work: ...
+
+    def allgather(self, outputs: list[list[Tensor]], inputs: list[Tensor], /) -> Work: ...
+
+    def send(self, tensors: list[Tensor], to: int, tag: int, /) -> Work: ...
+
+    def recv(self, tensors: list[Tensor], source: int, tag: int, /) -> Work: ...
 
 
 class Solo:
@@ -52,63 +87,55 @@ SOLO = Solo()
 class TorchGroup:
     """A group of torch.distributed."""
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self._group = group
-        self.size = group.size()
-        self.rank = group.rank()
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.size = backend.size()
+        self.rank = backend.rank()
 
     def sum(self, x: Tensor) -> Tensor:
-        dist.all_reduce(x, group=self._group)
+        self._backend.allreduce([x]).wait()
         return x
 
     def gather(self, x: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(parts, x.contiguous(), group=self._group)
+        self._backend.allgather([parts], [x.contiguous()]).wait()
         return parts
+
+
+class TorchLink:
+    """A link over a backend of two ranks, the sender first."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._sends: deque[tuple[Tensor, Work]] = deque()
+
+    def send(self, x: Tensor) -> None:
+        x = x.contiguous()
+        # What is on its way must stay where it is until it has gone.
+        self._sends.append((x, self._backend.send([x], 1, 0)))
+        if len(self._sends) > SENDS_MAX:
+            self._sends.popleft()[1].wait()
+
+    def receive(self, into: Tensor) -> Tensor:
+        self._backend.recv([into], 0, 0).wait()
+        return into
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The groups that this rank belongs to."""
+    """The groups and links that this rank belongs to."""
 
+    world: Group = SOLO
+    """All ranks."""
     model: Group = SOLO
-    """All ranks: they share the language model."""
+    """Those of this rank's stage: they share its layers of the language model."""
     vision: Group = SOLO
     """Ranks that share a vision tower."""
     towers: Group = SOLO
     """One rank of each vision group, those with this rank's part of the tower."""
-
-
-def join(
-    rank: int, size: int, vision_tp: int, *, backend: str, address: str, timeout_s: float
-) -> Groups:
-    """Meets the other ranks; returns when all are there.
-
-    Args:
-        address: where they meet, as `tcp://host:port`; rank 0 listens there.
-        backend: nccl on GPUs, gloo on CPUs.
-        timeout_s: longest wait for each other, here and in any collective.
-    """
-    timeout = timedelta(seconds=timeout_s)
-    dist.init_process_group(
-        backend, init_method=address, rank=rank, world_size=size, timeout=timeout
-    )
-    vision = [range(first, first + vision_tp) for first in range(0, size, vision_tp)]
-    towers = [range(first, size, vision_tp) for first in range(vision_tp)]
-    return Groups(
-        model=TorchGroup(dist.group.WORLD) if dist.group.WORLD else SOLO,
-        vision=_own_group(rank, vision, timeout),
-        towers=_own_group(rank, towers, timeout),
-    )
-
-
-def _own_group(rank: int, groups: Sequence[range], timeout: timedelta) -> Group:
-    """Makes all groups, as every rank must in the same order; returns the one with this rank."""
-    own: Group = SOLO
-    for ranks in groups:
-        if len(ranks) == 1:
-            continue
-        group = dist.new_group(list(ranks), timeout=timeout)
-        if rank in ranks:
-            own = TorchGroup(group)
-    return own
+    previous: Link | None = None
+    """Hidden states of the stage before."""
+    next: Link | None = None
+    """To the stage behind."""
+    tokens: Link | None = None
+    """Drawn tokens, from the last stage to the first."""

@@ -1,11 +1,13 @@
 """How the leader's decisions reach the other ranks: one encoding, one ordered socket for each rank.
 
 Followers hold no policy. They execute plans in the order in which they come and notice a gap by the
-number of the plan. Nothing is pickled, and the sockets lie in a directory of this daemon's own.
+number of the plan. Nothing is pickled. Sockets of this host lie in a directory of this daemon's
+own, those of other hosts are bound to the one address by which the hosts know the leader.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,24 +35,39 @@ class Provide(msgspec.Struct, frozen=True, array_like=True, tag=True):
 Order = Launch | Rehearse | Provide
 
 
-def rank_address(run_dir: Path, rank: int) -> str:
+def local_address(run_dir: Path, rank: int) -> str:
     return f"ipc://{run_dir}/rank-{rank}.sock"
 
 
-class OrderSender:
-    """The leader's end."""
+def remote_address(host: str) -> str:
+    """A free port of this host's address `host`."""
+    return f"tcp://[{host}]:*" if ":" in host else f"tcp://{host}:*"
 
-    def __init__(self, run_dir: Path, ranks: int) -> None:
+
+class OrderSender:
+    """The leader's end.
+
+    Args:
+        addresses: to bind, one for each of the other ranks.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
         self._context = zmq.Context()
         self._encoder = msgspec.msgpack.Encoder()
-        self._sockets = [self._bind(rank_address(run_dir, rank)) for rank in range(1, ranks)]
+        self._sockets = [self._bind(address) for address in addresses]
 
     def _bind(self, address: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.PUSH)
         socket.sndhwm = 0  # a follower that lags must not lose an order
         socket.linger = 0
+        socket.ipv6 = "[" in address
         socket.bind(address)
         return socket
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Where the other ranks find their orders."""
+        return [socket.getsockopt_string(zmq.LAST_ENDPOINT) for socket in self._sockets]
 
     def send(self, order: Order) -> None:
         frame = self._encoder.encode(order)
@@ -66,11 +83,12 @@ class OrderSender:
 class OrderReceiver:
     """A follower's end."""
 
-    def __init__(self, run_dir: Path, rank: int) -> None:
+    def __init__(self, endpoint: str) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PULL)
         self._socket.rcvhwm = 0
-        self._socket.connect(rank_address(run_dir, rank))
+        self._socket.ipv6 = "[" in endpoint
+        self._socket.connect(endpoint)
         self._decoder = msgspec.msgpack.Decoder(Order)
 
     def receive(self, wait_s: float) -> Order | None:

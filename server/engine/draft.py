@@ -71,7 +71,7 @@ class Draft:
         self._scatters.append(Scatter(request.slot, position, image_slot, first, count))
 
     def plan(self, step: int, last_slots: list[int]) -> StepPlan:
-        """The finished plan; `last_slots` are the rows of the plan before."""
+        """The finished plan; `last_slots` are the rows that need not be said again."""
         repeats = self.slots == last_slots and all(row.count == 1 for row in self._rows)
         return StepPlan(
             step,

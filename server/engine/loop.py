@@ -1,8 +1,9 @@
 """The engine's single-threaded loop: receive, schedule, launch, retire, report.
 
 Up to two steps are in flight: step n+1 is launched before the tokens of step n are read, so the
-device never waits for the policy. Whatever arrives is looked at once per step, without waiting
-while there is work.
+device never waits for the policy. A layer pipeline has one step in each stage and one more that
+waits for the first of them. Whatever arrives is looked at once per step, without waiting while
+there is work.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from server.messages import (
     Submit,
 )
 
-DEPTH = 2
 COMPILING_POLL_S = 0.002
 """How often an engine that waits for a grammar alone looks whether it is there."""
 
@@ -61,6 +61,7 @@ class Engine:
         turn_s: float = 1.0,
     ) -> None:
         self._runner = runner
+        self._depth = runner.limits.stages + 1
         self._endpoint = endpoint
         self._scheduler = scheduler
         self._intake = Intake(compiler)
@@ -92,7 +93,7 @@ class Engine:
             self._pending.append((plan, self._runner.launch(plan)))
             if len(self._pending) == 1:
                 self._provide_masks()
-        if self._pending and (plan is None or len(self._pending) == DEPTH):
+        if self._pending and (plan is None or len(self._pending) == self._depth):
             _, oldest = self._pending.popleft()
             result = oldest.result()
             step = self._step_clock.end(result)

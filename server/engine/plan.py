@@ -5,12 +5,17 @@ A runner keeps, per slot, the token table, the block table, `length` (known and 
 all, because they are the rows of the step before, each one token on. Every rank applies the same
 plans in the same order, so equal plans mean equal state.
 
+In a layer pipeline each stage executes every plan for its own layers, one after another, so that P
+stages work on P plans at a time. A request takes part in the next plan only when that does not wait
+for its token: see `engine/turns.py`.
+
 Contract of a runner:
 - plans are executed in the order of launch, and in each layer the keys and values of all rows are
   written before any row attends; a row may therefore read blocks that another row of the same plan
   writes, which is what lets equal prompts that arrive together be computed once;
 - a row whose chunk reaches `length` samples one token, which becomes position `length`;
-- tokens sampled by step n may be read by step n+1 before the engine has seen them;
+- tokens sampled by step n may be read by step n+P, P being the number of stages, before the engine
+  has seen them;
 - an image slot is written by the encodes of a plan before its rows read it.
 """
 
@@ -83,7 +88,8 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     encodes: list[Encode] = []
     scatters: list[Scatter] = []
     rows: list[Row] | None = None
-    """None: the rows of the plan before, each with a count of 1."""
+    """None: the rows of the plan before, each with a count of 1. In a pipeline of P stages that is
+    the plan P before, whose tokens come back in time for this one."""
     masked: list[int] = []
     """Slots that draw under a mask; the masks come by `Pending.provide`, beside the computation."""
 
@@ -135,6 +141,8 @@ class RunnerLimits(msgspec.Struct, frozen=True):
     tokens_per_image: int
     image_bytes: int
     """Size of one picture's pixels."""
+    stages: int = 1
+    """Of the layer pipeline: as many steps can be computed at a time."""
 
 
 class Runner(Protocol):

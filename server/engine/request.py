@@ -72,6 +72,8 @@ class Request:
 
     status: Status = Status.WAITING
     unknown: int = 0
+    drawn_in: int = -1
+    """Step that draws the newest token."""
     scheduled: int = 0
     in_flight: int = 0
     """Launched plans with a row of this request that have not retired."""

@@ -22,6 +22,7 @@ from server.engine.plan import RunnerLimits, StepPlan, StepResult
 from server.engine.request import Matcher, Request, Status, insert_by_rank, take_prompt_logprobs
 from server.engine.residency import Residency
 from server.engine.totals import Totals
+from server.engine.turns import Turns
 from server.messages import Delta, FinishReason, Gauges, Submit, TokenLogprob
 
 PeerDelta = tuple[bytes, Delta]
@@ -49,7 +50,7 @@ class Scheduler:
         self._arrivals = itertools.count()
         self._turns = Turns()
         self._next_step = 0
-        self._last_slots: list[int] = []
+        self._turns = Turns(limits.stages)
 
     # Requests come and go.
 
@@ -108,7 +109,8 @@ class Scheduler:
         """
         self._make_way()
         draft = Draft(self._limits.step_token_budget)
-        decodes = [request for request in self._running if request.remaining == 1]
+        decoding = [request for request in self._running if request.remaining == 1]
+        decodes = self._turns.of(self._next_step, decoding)
         prompts = [request for request in self._running if request.remaining > 1]
         if self._waiting and self._turns.goes_first(self._waiting[0], prompts):
             draft.reserve(len(decodes))
@@ -123,8 +125,8 @@ class Scheduler:
             self._compute(request, draft)
         if not draft.rows:
             return None
-        plan = draft.plan(self._next_step, self._last_slots)
-        self._last_slots = draft.slots
+        plan = draft.plan(self._next_step, self._turns.last_slots)
+        self._turns.took(plan.step, draft)
         self._launched.append((plan.step, draft.rows))
         self._next_step += 1
         self._totals.steps += 1

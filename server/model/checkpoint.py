@@ -88,8 +88,9 @@ def checkpoint_tensors(model: InternVLChat) -> dict[str, Tensor]:
 
 
 def _model(model: InternVLChat) -> Named:
-    yield from _vision(model.vision)
-    yield from _projector(model.projector)
+    if model.shard.text.embeds:
+        yield from _vision(model.vision)
+        yield from _projector(model.projector)
     yield from _language(model.language)
 
 
@@ -149,11 +150,14 @@ def _projector(projector: Projector) -> Named:
 
 def _language(language: Llama) -> Named:
     first = language.shard.vocabulary.start
-    yield "language_model.model.embed_tokens.weight", Part(language.embed_tokens, start=first)
-    for index, layer in enumerate(language.layers):
+    if language.shard.embeds:
+        name = "language_model.model.embed_tokens.weight"
+        yield name, Part(language.embed_tokens, start=first)
+    for index, layer in zip(language.shard.layers, language.layers, strict=True):
         yield from _language_layer(f"language_model.model.layers.{index}", layer, language)
-    yield from _norm("language_model.model.norm", language.norm)
-    yield from _columns("language_model.lm_head", language.lm_head, first)
+    if language.shard.predicts:
+        yield from _norm("language_model.model.norm", language.norm)
+        yield from _columns("language_model.lm_head", language.lm_head, first)
 
 
 def _language_layer(prefix: str, layer: LlamaLayer, language: Llama) -> Named:

@@ -54,14 +54,14 @@ def plan_memory(
 ) -> tuple[RankMemory, ...]:
     """Of each rank."""
     text = spec.text
-    head = 2 * text.num_layers * text.head_dim * bytes_per_value
+    head = 2 * text.head_dim * bytes_per_value
     return tuple(
         RankMemory(
             shard=shard,
             text=text_bytes(text, shard.text, bytes_per_value, quantization),
             vision=bytes_per_value * vision_weights(spec, shard),
             activations=bytes_per_value * _activations(spec, shard),
-            kv_token=head * len(shard.text.kv_heads),
+            kv_token=head * len(shard.text.kv_heads) * len(shard.text.layers),
         )
         for shard in plan.ranks
     )

@@ -15,7 +15,7 @@ from server.distributed.groups import Group, Groups
 from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.ops import Ops
 from server.model.intern_vit import InternViT
-from server.model.layers import LayerNorm, Linear, NewTensor, RowLinear
+from server.model.layers import META, LayerNorm, Linear, NewTensor, RowLinear
 from server.model.llama import Llama
 from server.model.shards import RankShard, ShardPlan
 from server.model.spec import ModelSpec
@@ -46,8 +46,9 @@ class InternVLChat:
         groups = groups or Groups()
         self.spec = spec
         self.shard = shard
-        self.vision = InternViT(spec.vision, new, shard.vision, groups.vision)
-        self.projector = Projector(spec, new, shard.projector, groups.vision)
+        new_first = new if shard.text.embeds else META
+        self.vision = InternViT(spec.vision, new_first, shard.vision, groups.vision)
+        self.projector = Projector(spec, new_first, shard.projector, groups.vision)
         self.language = Llama(spec.text, new, shard.text, groups.model, matrices)
 
     def use(self, ops: Ops) -> None:
@@ -57,7 +58,7 @@ class InternVLChat:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.language.embed_tokens.dtype
+        return self.language.layers[0].input_norm.weight.dtype
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """uint8 RGB [N, height, width, 3] on the device to [N, tokens_per_image, hidden]."""
@@ -71,7 +72,8 @@ class InternVLChat:
         return self.language.embed(token_ids)
 
     def forward(self, hidden: Tensor, cache: KVCache, batch: AttentionBatch) -> Tensor:
-        """Embeddings [T, hidden] of a step to the last layer's output [T, hidden]."""
+        """Embeddings of a step, or what the stage before made of them, [T, hidden], through this
+        rank's layers."""
         return self.language.forward(hidden, cache, batch)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -13,13 +13,16 @@ from torch.nn import functional
 from server.distributed.groups import SOLO, Group
 from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.ops import TORCH, Ops, Rotary
-from server.model.layers import Linear, NewTensor, RMSNorm, RowLinear
+from server.model.layers import META, Linear, NewTensor, RMSNorm, RowLinear
 from server.model.shards import TextShard, split_text
 from server.model.spec import TextSpec
 
 
 class Llama:
     """A rank's part of the language model; all of it in a group of one.
+
+    A stage holds some of the layers. The embeddings take memory where the first layers are, norm
+    and head where the last ones are.
 
     Args:
         matrices: allocates the matrices of the layers, where `new` does not.
@@ -37,13 +40,14 @@ class Llama:
         self.shard = shard
         self.head_dim = spec.head_dim
         self.rope_theta = spec.rope_theta
-        self.embed_tokens = new(len(shard.vocabulary), spec.hidden_size)
+        new_first, new_last = new if shard.embeds else META, new if shard.predicts else META
+        self.embed_tokens = new_first(len(shard.vocabulary), spec.hidden_size)
         self.layers = [
             LlamaLayer(spec, index, new, shard, group, matrices=matrices or new)
-            for index in range(spec.num_layers)
+            for index in range(len(shard.layers))
         ]
-        self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
-        self.lm_head = Linear(spec.hidden_size, len(shard.vocabulary), new)
+        self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new_last)
+        self.lm_head = Linear(spec.hidden_size, len(shard.vocabulary), new_last)
         self.ops: Ops = TORCH
         self._group = group
 
@@ -57,7 +61,8 @@ class Llama:
         return self._group.sum(found.masked_fill(elsewhere[:, None], 0))
 
     def forward(self, x: Tensor, cache: KVCache, batch: AttentionBatch) -> Tensor:
-        """[T, hidden] to [T, hidden], before the final norm; writes the cache of T positions."""
+        """[T, hidden] through this rank's layers, without the final norm; writes the cache of T
+        positions."""
         rotary = Rotary(batch.positions, self.head_dim, self.rope_theta, x.dtype)
         branch = None
         for layer in self.layers:
@@ -81,6 +86,7 @@ class LlamaLayer:
         *,
         matrices: NewTensor,
     ) -> None:
+        """`index` counts the layers of this rank."""
         self.input_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)
         self.attention = LlamaAttention(spec, index, matrices, shard, group)
         self.post_attention_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, new)

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from server.distributed.peers import Peers
 from server.errors import StartupError
 from server.model.spec import ModelSpec, TextSpec, VisionSpec
+from server.model.stages import check_stages, peers_of, stage_of
 
 MLP_UNIT = 32
 """Columns are dealt in multiples of this: matrix kernels like round numbers, and on seven ranks of
@@ -31,6 +33,20 @@ class TextShard:
     """Those that the rank's query heads read; several ranks hold one that they share."""
     mlp: range
     vocabulary: range
+    """Of the embeddings in the first stage, of the head in the last."""
+    layers: range
+    num_layers: int
+    """Of all stages."""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the rank is of the first stage."""
+        return self.layers.start == 0
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the rank is of the last stage."""
+        return self.layers.stop == self.num_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +62,32 @@ class RankShard:
     rank: int
     text: TextShard
     vision: VisionShard
+    """Of the tower in the first stage, which alone sees."""
     projector: range
     """Of the projector's inner width; split like the tower."""
     vision_group: int
     """Ranks of one vision group share a tower; groups encode different pictures."""
+    peers: Peers
 
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """Parts of all ranks, in their order."""
+    """Parts of all ranks, in their order: those of the last stage first."""
 
     ranks: tuple[RankShard, ...]
     vision_tp: int
+    stages: int = 1
 
     @classmethod
-    def make(cls, spec: ModelSpec, size: int, vision_tp: int | None = None) -> ShardPlan:
-        """Splits a model over `size` ranks, its vision tower over groups of `vision_tp` (all of
-        them by default).
+    def make(
+        cls, spec: ModelSpec, size: int, vision_tp: int | None = None, *, stages: int = 1
+    ) -> ShardPlan:
+        """Splits a model into `stages` stages of `size` ranks, its vision tower over groups of
+        `vision_tp` ranks of the first stage (all of them by default).
 
         Raises:
-            StartupError: there are more ranks than heads, or the groups do not divide the ranks.
+            StartupError: there are more ranks than heads, more stages than layers, or the groups
+                do not divide the ranks of a stage.
         """
         vision_tp = size if vision_tp is None else vision_tp
         if size < 1 or vision_tp < 1 or size % vision_tp:
@@ -74,22 +96,40 @@ class ShardPlan:
             )
         _check_heads(size, spec.text.num_heads, "language model")
         _check_heads(vision_tp, spec.vision.num_heads, "vision tower")
-        text = split_text(spec.text, size)
+        check_stages(stages, spec.text.num_layers)
+        text = [split_text(spec.text, size, layers) for layers in split_layers(spec, stages)]
         vision = split_vision(spec.vision, vision_tp)
         projector = even(spec.text.hidden_size, vision_tp, MLP_UNIT)
-        return cls(
-            ranks=tuple(
+        ranks = []
+        for rank in range(size * stages):
+            stage, place = stage_of(rank, size, stages), rank % size
+            ranks.append(
                 RankShard(
                     rank=rank,
-                    text=text[rank],
-                    vision=vision[rank % vision_tp],
-                    projector=projector[rank % vision_tp],
-                    vision_group=rank // vision_tp,
+                    text=text[stage][place],
+                    vision=vision[place % vision_tp],
+                    projector=projector[place % vision_tp],
+                    vision_group=place // vision_tp,
+                    peers=peers_of(rank, size, vision_tp, stages),
                 )
-                for rank in range(size)
-            ),
-            vision_tp=vision_tp,
-        )
+            )
+        return cls(tuple(ranks), vision_tp, stages)
+
+
+def split_layers(spec: ModelSpec, stages: int) -> list[range]:
+    """The layers of each stage, so that stages hold about equally much.
+
+    The model card's `split_model` counts the vision tower as half a GPU's worth of layers. Here
+    every part counts what it holds, which is the memory it needs and, but for the tower, what a
+    decode step reads: tower, projector and embeddings in the first stage, the head in the last.
+    """
+    text = spec.text
+    layer = layer_weights(text, split_text(text, 1)[0]) // text.num_layers
+    head = text.vocab_size * text.hidden_size
+    loads = [0] * stages
+    loads[0] += tower_weights(spec, whole_tower(spec.vision), range(text.hidden_size)) + head
+    loads[-1] += head
+    return balanced(text.num_layers, loads, layer, 1)
 
 
 def _check_heads(size: int, heads: int, what: str) -> None:
@@ -100,8 +140,9 @@ def _check_heads(size: int, heads: int, what: str) -> None:
         )
 
 
-def split_text(spec: TextSpec, size: int) -> list[TextShard]:
-    """The language model over `size` ranks."""
+def split_text(spec: TextSpec, size: int, layers: range | None = None) -> list[TextShard]:
+    """`layers` of the language model, all of them by default, over `size` ranks."""
+    layers = range(spec.num_layers) if layers is None else layers
     group = spec.num_heads // spec.num_kv_heads
     if size <= spec.num_kv_heads:
         kv_heads = even(spec.num_kv_heads, size)
@@ -114,7 +155,10 @@ def split_text(spec: TextSpec, size: int) -> list[TextShard]:
     loads = [head_weights * (len(q) + len(kv)) for q, kv in zip(heads, kv_heads, strict=True)]
     mlp = balanced(spec.intermediate_size, loads, column_weights, MLP_UNIT)
     vocabulary = even(spec.vocab_size, size, VOCABULARY_UNIT)
-    return [TextShard(*parts) for parts in zip(heads, kv_heads, mlp, vocabulary, strict=True)]
+    return [
+        TextShard(*parts, layers, spec.num_layers)
+        for parts in zip(heads, kv_heads, mlp, vocabulary, strict=True)
+    ]
 
 
 def _share_kv_heads(num_kv_heads: int, group: int, size: int) -> tuple[list[range], list[range]]:
@@ -181,26 +225,37 @@ def text_matrices(spec: TextSpec, shard: TextShard) -> int:
     """Parameters in the matrices of the language model's layers that a rank holds: what can be
     quantised."""
     heads = 2 * spec.head_dim * (len(shard.heads) + len(shard.kv_heads))
-    return spec.num_layers * spec.hidden_size * (heads + 3 * len(shard.mlp))
+    return len(shard.layers) * spec.hidden_size * (heads + 3 * len(shard.mlp))
+
+
+def layer_weights(spec: TextSpec, shard: TextShard) -> int:
+    """Parameters of the layers of the language model that a rank holds."""
+    return text_matrices(spec, shard) + 2 * len(shard.layers) * spec.hidden_size
 
 
 def text_weights(spec: TextSpec, shard: TextShard) -> int:
     """Parameters of the language model that a rank holds."""
-    norms = (2 * spec.num_layers + 1) * spec.hidden_size
-    return text_matrices(spec, shard) + 2 * len(shard.vocabulary) * spec.hidden_size + norms
+    vocabulary = len(shard.vocabulary) * spec.hidden_size
+    ends = shard.embeds * vocabulary + shard.predicts * (vocabulary + spec.hidden_size)
+    return layer_weights(spec, shard) + ends
 
 
 def vision_weights(spec: ModelSpec, shard: RankShard) -> int:
     """Parameters of the vision tower and the projector that a rank holds."""
+    return shard.text.embeds * tower_weights(spec, shard.vision, shard.projector)
+
+
+def tower_weights(spec: ModelSpec, shard: VisionShard, inner: range) -> int:
+    """The same for a part of the tower and `inner` columns of the projector."""
     vision, width = spec.vision, spec.vision.hidden_size
-    own_width = vision.head_dim * len(shard.vision.heads)
+    own_width = vision.head_dim * len(shard.heads)
     attention = 4 * width * own_width
     attention += (2 * vision.qk_normalization + 3 * vision.qkv_bias) * own_width
-    mlp = (2 * width + 1) * len(shard.vision.mlp)
+    mlp = (2 * width + 1) * len(shard.mlp)
     # Two norms, two scales, and the biases of the two products that ranks add up.
     layer = attention + mlp + 6 * width
     embeddings = 3 * width * vision.patch_size**2 + width * (vision.num_positions + 2)
     shuffled = width * spec.shuffle**2
-    inner = len(shard.projector)
-    projector = 2 * shuffled + (shuffled + 1) * inner + (inner + 1) * spec.text.hidden_size
+    projector = 2 * shuffled + (shuffled + 1) * len(inner)
+    projector += (len(inner) + 1) * spec.text.hidden_size
     return vision.layers_used * layer + embeddings + projector

@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 import torch
 
-from server.distributed.groups import Group, Groups, join
+from server.distributed.groups import Group, Groups
+from server.distributed.meeting import Meeting
+from server.distributed.place import Place
 from server.errors import StartupError
 from server.kernels.attention import KVCache
 from server.kernels.backends import choose_backend, choose_ops
@@ -36,34 +38,51 @@ class RankPlace:
     """Which of how many ranks this process is."""
 
     rank: int = 0
+    local_rank: int = 0
+    """Among those of this host."""
+    local_ranks: int = 1
     ranks: int = 1
-    meeting: str = ""
-    """Where the ranks meet, for torch.distributed."""
 
 
-def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunner:
-    """Meets the other ranks, loads this rank's part of the weights and takes the memory.
+def meet(settings: Settings, where: RankPlace, place: Place) -> Meeting | None:
+    """Meets the other ranks, if there are any."""
+    if where.ranks == 1:
+        return None
+    device = choose_device(settings.device, where.local_rank)
+    return Meeting(
+        place,
+        where.rank,
+        where.ranks,
+        backend="gloo" if device.type == "cpu" else "nccl",
+        timeout_s=settings.collective_timeout_s,
+    )
+
+
+def build_rank(
+    settings: Settings, folder: Path, where: RankPlace, meeting: Meeting | None
+) -> LocalRunner:
+    """Joins the other ranks, loads this rank's part of the weights and takes the memory.
 
     Raises:
         CheckpointError: the checkpoint cannot be served.
         StartupError: the settings do not fit this machine.
     """
     spec = ModelSpec.load(folder)
-    device = choose_device(settings.device, place.rank)
+    device = choose_device(settings.device, where.local_rank)
     dtype = choose_dtype(settings.dtype, spec.dtype, device)
-    plan = ShardPlan.make(spec, place.ranks, settings.vision_tensor_parallel_size)
+    plan = plan_ranks(settings, spec)
     if device.type == "cpu":
         cores = settings.cpu_threads or len(os.sched_getaffinity(0))
-        torch.set_num_threads(max(1, cores // place.ranks))
+        torch.set_num_threads(max(1, cores // where.local_ranks))
     else:
         torch.cuda.set_device(device)
-    planned = memory_of_ranks(settings, spec, plan, dtype)[place.rank]
+    planned = memory_of_ranks(settings, spec, plan, dtype)[where.rank]
     backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     log.info("attention: %s (%s)", backend.name, backend.reason)
     ops, reason = choose_ops(device)
     log.info("norms, rotation, activations: %s", reason)
-    groups = _meet(settings, place, plan, device)
-    shard = plan.ranks[place.rank]
+    shard = plan.ranks[where.rank]
+    groups = Groups() if meeting is None else meeting.join(shard.peers)
     began_s = time.monotonic()
     model = make_model(
         settings,
@@ -77,17 +96,22 @@ def build_rank(settings: Settings, folder: Path, place: RankPlace) -> LocalRunne
     )
     weights_load_s = time.monotonic() - began_s
     model.use(ops)
+    own_room = Room(
+        free_bytes(device) // (where.local_ranks if device.type == "cpu" else 1),
+        planned.kv_token,
+    )
+    room = _least_room(own_room, device, groups.world)
     limits = plan_limits(
         settings,
         spec,
         block_size=backend.block_size,
-        num_kv_heads=max(len(rank.text.kv_heads) for rank in plan.ranks),
-        bytes_per_value=dtype.itemsize,
-        free_bytes=_least_free_bytes(device, groups.model),
+        token_bytes=room.token_bytes,
+        free_bytes=room.free_bytes,
         on_cpu=device.type == "cpu",
+        stages=plan.stages,
     )
     cache = KVCache.allocate(
-        num_layers=spec.text.num_layers,
+        num_layers=len(shard.text.layers),
         num_blocks=limits.kv_blocks + 1,  # the last one is for rows that fill up a graph
         block_size=backend.block_size,
         num_kv_heads=len(shard.text.kv_heads),
@@ -117,7 +141,7 @@ def memory_of_ranks(
 def with_memory(ready: Ready, settings: Settings, folder: Path) -> Ready:
     """What API processes are told, with the memory of all ranks."""
     spec = ModelSpec.load(folder)
-    plan = ShardPlan.make(spec, ready.ranks, settings.vision_tensor_parallel_size)
+    plan = plan_ranks(settings, spec)
     ranks = memory_of_ranks(settings, spec, plan, getattr(torch, ready.dtype))
     kv_tokens = ready.kv_blocks * ready.kv_block_size
     return msgspec.structs.replace(
@@ -128,23 +152,29 @@ def with_memory(ready: Ready, settings: Settings, folder: Path) -> Ready:
     )
 
 
-def _meet(settings: Settings, place: RankPlace, plan: ShardPlan, device: torch.device) -> Groups:
-    if place.ranks == 1:
-        return Groups()
-    return join(
-        place.rank,
-        place.ranks,
-        plan.vision_tp,
-        backend="gloo" if device.type == "cpu" else "nccl",
-        address=place.meeting,
-        timeout_s=settings.collective_timeout_s,
+def plan_ranks(settings: Settings, spec: ModelSpec) -> ShardPlan:
+    """Who holds what."""
+    return ShardPlan.make(
+        spec,
+        settings.tensor_parallel_size,
+        settings.vision_tensor_parallel_size,
+        stages=settings.pipeline_parallel_size,
     )
 
 
-def _least_free_bytes(device: torch.device, group: Group) -> int:
-    """What the rank with least memory has; ranks on one CPU share its memory."""
-    own = free_bytes(device) // (group.size if device.type == "cpu" else 1)
-    return min(int(part) for part in group.gather(torch.tensor(own, device=device)))
+@dataclass(frozen=True, slots=True)
+class Room:
+    """For the KV cache of a rank."""
+
+    free_bytes: int
+    token_bytes: int
+
+
+def _least_room(own: Room, device: torch.device, world: Group) -> Room:
+    """Of the rank that has room for the fewest tokens: all caches have equally many blocks."""
+    numbers = torch.tensor([own.free_bytes, own.token_bytes], device=device)
+    rooms = [Room(*map(int, part)) for part in world.gather(numbers)]
+    return min(rooms, key=lambda room: room.free_bytes / room.token_bytes)
 
 
 def settle_budget(runner: LocalRunner | Leader, settings: Settings) -> None:

@@ -53,7 +53,7 @@ def graph_sizes(slots: int) -> list[int]:
 
 
 class DecodeGraphs:
-    """Graphs of steps in which each row is one token that samples.
+    """Graphs of steps in which each row is one token that samples, for one stage of the model.
 
     Args:
         slots: tables with one slot more than requests can have, the scratch slot.
@@ -81,6 +81,9 @@ class DecodeGraphs:
         self._sizes = graph_sizes(self._scratch)
         self._slots = torch.full((self._scratch,), self._scratch, device=device)
         self._positions = torch.zeros_like(self._slots)
+        shard, width = model.shard.text, model.spec.text.hidden_size
+        self._embeds, self._predicts = shard.embeds, shard.predicts
+        self._arrived = torch.zeros(self._scratch, width, dtype=model.dtype, device=device)
         self._graphs = {size: capture(self._work(size)) for size in reversed(self._sizes)}
 
     def _work(self, size: int) -> Work:
@@ -96,19 +99,25 @@ class DecodeGraphs:
                 block_tables=block_tables,
                 longest_context=self._max_model_len,
             )
-            hidden = self._model.embed(self._tables.tokens[slots, positions])
-            return self._model.logits(self._model.forward(hidden, self._cache, batch))
+            hidden = self._arrived[:size]
+            if self._embeds:
+                hidden = self._model.embed(self._tables.tokens[slots, positions])
+            hidden = self._model.forward(hidden, self._cache, batch)
+            return self._model.logits(hidden) if self._predicts else hidden
 
         return work
 
-    def logits(self, slots: Ints, positions: Ints) -> Tensor:
-        """Logits of a step's rows, valid until the next call."""
+    def run(self, slots: Ints, positions: Ints, arrived: Tensor | None) -> Tensor:
+        """What the stage makes of a step's rows, valid until the next call: logits in the last
+        one, hidden states before it. `arrived` is what the stage before made of them."""
         rows = len(slots)
         size = self._sizes[bisect_left(self._sizes, rows)]
         self._slots[:rows] = torch.from_numpy(slots)
         self._slots[rows:size] = self._scratch
         self._positions[:rows] = torch.from_numpy(positions)
         self._positions[rows:size] = 0
+        if arrived is not None:
+            self._arrived[:rows] = arrived
         replay, result = self._graphs[size]
         replay()
         return result[:rows]

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from server.engine.plan import RunnerLimits
 from server.errors import StartupError
-from server.model.spec import ModelSpec
+from server.model.shards import TextShard
+from server.model.spec import ModelSpec, TextSpec
 from server.settings import Settings
 
 GIB = 2**30
 
 
-def kv_token_bytes(spec: ModelSpec, num_kv_heads: int, bytes_per_value: int) -> int:
-    """What a token takes in a rank's cache: keys and values of all layers."""
-    return 2 * spec.text.num_layers * num_kv_heads * spec.text.head_dim * bytes_per_value
+def kv_token_bytes(spec: TextSpec, shard: TextShard, bytes_per_value: int) -> int:
+    """What a token takes in a rank's cache: keys and values of its layers."""
+    return 2 * len(shard.layers) * len(shard.kv_heads) * spec.head_dim * bytes_per_value
 
 
 def plan_limits(
@@ -24,18 +25,18 @@ def plan_limits(
     spec: ModelSpec,
     *,
     block_size: int,
-    num_kv_heads: int,
-    bytes_per_value: int,
+    token_bytes: int,
     free_bytes: int,
     on_cpu: bool,
+    stages: int = 1,
 ) -> RunnerLimits:
-    """Divides the memory of the rank that has least of it.
+    """Divides the memory of the rank that has room for the fewest tokens.
 
     Args:
         block_size: tokens of a block in the KV cache.
-        num_kv_heads: most that a rank holds.
-        bytes_per_value: size of a value in the KV cache.
+        token_bytes: what a token takes in the rank's KV cache.
         free_bytes: what is free once the weights are loaded.
+        stages: of the layer pipeline.
 
     Raises:
         StartupError: the settings ask for more than there is.
@@ -48,7 +49,7 @@ def plan_limits(
         )
     wanted = asked or max_positions
     context_blocks = -(-wanted // block_size)
-    block_bytes = block_size * kv_token_bytes(spec, num_kv_heads, bytes_per_value)
+    block_bytes = block_size * token_bytes
     if settings.kv_cache_blocks is not None:
         blocks = settings.kv_cache_blocks
     elif settings.kv_cache_gib is not None:
@@ -79,4 +80,5 @@ def plan_limits(
         vocab_size=spec.text.vocab_size,
         tokens_per_image=spec.tokens_per_image,
         image_bytes=3 * spec.vision.image_size**2,
+        stages=stages,
     )

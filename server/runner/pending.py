@@ -42,6 +42,11 @@ class Sampled:
     encoding: Stopwatch | None = None
     """Of the vision tower, where it had something to do."""
 
+    @classmethod
+    def nowhere(cls) -> Sampled:
+        """Of a stage that draws nothing: what a step gives comes from the last one."""
+        return cls(torch.empty(0, dtype=torch.int64), None, [], [])
+
     def to_host(self) -> Sampled:
         """Starts the copies, which `wait` waits for; nothing to do on a CPU."""
         if self.token_ids.device.type == "cpu":

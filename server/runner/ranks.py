@@ -13,6 +13,11 @@ from server.messages import Ready
 from server.runner.pending import PendingStep
 from server.runner.runner import LocalRunner
 
+
+class PlanLostError(Exception):
+    """Orders do not come as they were sent; this rank's state is worth nothing any more."""
+
+
 LOOK_S = 0.2
 """How often a follower without orders looks whether a step of its own has failed."""
 
@@ -72,6 +77,7 @@ class Follower:
         self._receiver = receiver
         self._launched: deque[PendingStep] = deque()
         self._unmasked: deque[PendingStep] = deque()
+        self._due = 0
 
     def run(self) -> NoReturn:
         """Follows until the process is told to end. What a step raises ends it too."""
@@ -81,6 +87,7 @@ class Follower:
     def step(self, wait_s: float) -> None:
         match self._receiver.receive(wait_s):
             case Launch(plan):
+                self._check_order(plan)
                 launched = self._runner.launch(plan)
                 self._launched.append(launched)
                 if plan.masked:
@@ -89,5 +96,13 @@ class Follower:
                 self._unmasked.popleft().provide(masks)
             case Rehearse(plan):
                 self._runner.rehearse(plan)
+        self._read_back()
+
+    def _check_order(self, plan: StepPlan) -> None:
+        if plan.step != self._due:
+            raise PlanLostError(f"plan {plan.step} came where plan {self._due} was due")
+        self._due += 1
+
+    def _read_back(self) -> None:
         while self._launched and self._launched[0].sampled.done():
             self._launched.popleft().result()

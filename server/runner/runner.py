@@ -1,4 +1,5 @@
-"""Executes step plans on one device: apply, encode pictures, forward, sample.
+"""Executes step plans on one device: apply, encode pictures, forward, sample. In a layer pipeline
+the first stage encodes and embeds, the last one samples, and `stage.py` has what lies between.
 
 Steps run one after another on a thread of their own, so that `launch` returns at once and the
 engine plans the next step meanwhile, on a CPU as on a GPU. Everything a step needs is on the device
@@ -30,6 +31,7 @@ from server.runner.logprobs import Logprobs
 from server.runner.pending import Masks, PendingStep, PromptPart, Sampled
 from server.runner.profile import StepProfile
 from server.runner.slots import Slot, Slots
+from server.runner.stage import make_stage
 from server.runner.stopwatch import Stopwatch
 from server.runner.vocabulary import Vocabulary
 
@@ -61,8 +63,10 @@ class LocalRunner:
         self._vocabulary = Vocabulary(sizes, groups.model)
         self._device = cache.keys.device
         self._slots = Slots(limits, self._device)
+        self._predicts = model.shard.text.predicts
+        self._stage = make_stage(groups, self._slots, limits, model)
         self._images = torch.zeros(
-            limits.image_slots,
+            limits.image_slots if model.shard.text.embeds else 0,
             limits.tokens_per_image,
             model.spec.text.hidden_size,
             dtype=model.dtype,
@@ -133,27 +137,32 @@ class LocalRunner:
 
     @torch.inference_mode()
     def _execute(self, plan: StepPlan, masks: Future[Masks]) -> Sampled:
+        self._stage.collect_tokens(plan)
         rows = self._slots.apply(plan)
-        encoding = Stopwatch(self._device) if plan.encodes else None
+        embeds = self._model.shard.text.embeds
+        encoding = Stopwatch(self._device) if plan.encodes and embeds else None
         with encoding.running() if encoding else nullcontext():
-            self._encode(plan.encodes)
+            if embeds:
+                self._encode(plan.encodes)
         slots = [self._slots[row.slot] for row in rows]
         layout = StepLayout.of(rows, slots)
         prompts: list[PromptPart] = []
+        arrived = self._stage.receive(len(layout.positions))
         if self._graphs is not None and layout.decodes and not plan.scatters:
-            logits = self._graphs.logits(layout.row_slots, layout.positions)
+            result = self._graphs.run(layout.row_slots, layout.positions, arrived)
         else:
-            hidden = self._forward(layout, plan.scatters)
-            last = hidden.index_select(0, self._upload(layout.sampling_tokens))
-            logits = self._model.logits(last)
-            firsts = layout.first_tokens.tolist()
-            for row, slot, first in zip(rows, slots, firsts, strict=True):
-                if slot.prompt_logprobs is not None:
-                    states = hidden[first : first + row.count]
-                    prompts += self._prompt_logprobs(row, slot, states)
+            result = self._forward(layout, plan.scatters, arrived)
+            if self._predicts:
+                prompts = self._all_prompt_logprobs(rows, slots, layout, result)
+                last = result.index_select(0, self._upload(layout.sampling_tokens))
+                result = self._model.logits(last)
         for row, slot in zip(rows, slots, strict=True):
             slot.computed += row.count
-        sampled = self._sample(logits, layout.sampling_slots, plan.masked, masks, prompts)
+        if not self._predicts:
+            self._stage.pass_on(plan.step, result, layout.sampling_slots)
+            return Sampled.nowhere()
+        sampled = self._sample(result, layout.sampling_slots, plan.masked, masks, prompts)
+        self._stage.send_tokens(sampled.token_ids)
         return replace(sampled, encoding=encoding).to_host()
 
     def _encode(self, encodes: Sequence[Encode]) -> None:
@@ -175,8 +184,11 @@ class LocalRunner:
         slots = [encode.image_slot for encode in encodes]
         self._images[slots] = in_turn[: len(encodes)]
 
-    def _forward(self, layout: StepLayout, scatters: Sequence[Scatter]) -> Tensor:
-        """Computes the step's tokens; returns the hidden state of each."""
+    def _forward(
+        self, layout: StepLayout, scatters: Sequence[Scatter], arrived: Tensor | None
+    ) -> Tensor:
+        """Computes the step's tokens, from what the stage before made of them; returns the hidden
+        state of each."""
         size = self.limits.kv_block_size
         slots, positions = self._upload(layout.token_slots), self._upload(layout.positions)
         blocks = self._slots.block_tables[slots, self._upload(layout.positions // size)]
@@ -188,6 +200,8 @@ class LocalRunner:
             context_lens=layout.context_lens,
             block_tables=self._slots.block_tables[self._upload(layout.row_slots)],
         )
+        if arrived is not None:
+            return self._model.forward(arrived, self._cache, batch)
         hidden = self._model.embed(self._slots.tokens[slots, positions])
         for scatter in scatters:
             begin = layout.token_of(scatter.slot, scatter.position)
@@ -221,6 +235,16 @@ class LocalRunner:
             return Sampled(token_ids, None, [], prompts)
         top = max(count for count in counts if count is not None)
         return Sampled(token_ids, Logprobs.of(untouched, token_ids[asked], top), counts, prompts)
+
+    def _all_prompt_logprobs(
+        self, rows: Sequence[Row], slots: Sequence[Slot], layout: StepLayout, hidden: Tensor
+    ) -> list[PromptPart]:
+        """Those of all rows that want them, from the `hidden` state of each token."""
+        parts: list[PromptPart] = []
+        for row, slot, first in zip(rows, slots, layout.first_tokens.tolist(), strict=True):
+            if slot.prompt_logprobs is not None:
+                parts += self._prompt_logprobs(row, slot, hidden[first : first + row.count])
+        return parts
 
     def _prompt_logprobs(self, row: Row, slot: Slot, hidden: Tensor) -> list[PromptPart]:
         """What the model thought of the prompt's tokens that follow the positions of a chunk with

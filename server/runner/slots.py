@@ -6,6 +6,7 @@ known on the host without asking the device: they follow from the plans alone.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -44,10 +45,16 @@ class Slots:
         self.block_tables = torch.zeros(rows, max_blocks, dtype=torch.int64, device=device)
         self.block_tables[-1] = limits.kv_blocks
         self._slots: dict[int, Slot] = {}
-        self._last_rows: list[Row] = []
+        self._last_rows: deque[list[Row]] = deque([[]] * limits.stages, maxlen=limits.stages)
 
     def __getitem__(self, slot: int) -> Slot:
         return self._slots[slot]
+
+    def rows_of(self, plan: StepPlan) -> list[Row]:
+        """The rows of the next step, said or repeated."""
+        if plan.rows is None:
+            return [Row(row.slot, 1) for row in self._last_rows[0]]
+        return plan.rows
 
     def apply(self, plan: StepPlan) -> list[Row]:
         """Takes over installs and block tables; returns the rows of the step."""
@@ -55,10 +62,8 @@ class Slots:
             self._install(install)
         for grow in plan.grows:
             self._grow(grow)
-        rows = plan.rows
-        if rows is None:
-            rows = [Row(row.slot, 1) for row in self._last_rows]
-        self._last_rows = rows
+        rows = self.rows_of(plan)
+        self._last_rows.append(rows)
         return rows
 
     def _install(self, install: Install) -> None:
@@ -83,11 +88,19 @@ class Slots:
 
     def append(self, slots: list[int], token_ids: Tensor) -> None:
         """Adds the token that each of `slots` has sampled; the values stay on the device."""
-        lengths = [self._slots[slot].length for slot in slots]
-        places = torch.tensor([slots, lengths], device=token_ids.device)
-        self.tokens.index_put_((places[0], places[1]), token_ids)
+        self.write(slots, self.advance(slots), token_ids)
+
+    def advance(self, slots: list[int]) -> list[int]:
+        """Makes `slots` one token longer, of unknown value; returns the positions of the tokens."""
+        positions = [self._slots[slot].length for slot in slots]
         for slot in slots:
             self._slots[slot].length += 1
+        return positions
+
+    def write(self, slots: list[int], positions: list[int], token_ids: Tensor) -> None:
+        """Gives tokens their value."""
+        places = torch.tensor([slots, positions], device=token_ids.device)
+        self.tokens.index_put_((places[0], places[1]), token_ids)
 
     def sampling_row(self, slot: int) -> SamplingRow:
         """How the next token of a slot is drawn."""

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import msgspec
 
-from server.distributed.plans import Launch, Order, OrderReceiver, OrderSender, Provide, Rehearse
+from server.distributed.plans import (
+    Launch,
+    Order,
+    OrderReceiver,
+    OrderSender,
+    Provide,
+    Rehearse,
+    local_address,
+    remote_address,
+)
 from server.engine.plan import Encode, Grow, Install, Row, Scatter, StepPlan
 from server.messages import SamplingParams
 
@@ -38,8 +47,8 @@ ORDERS: list[Order] = [
 
 
 def test_every_rank_gets_every_order_in_its_turn(tmp_path: Path) -> None:
-    sender = OrderSender(tmp_path, ranks=3)
-    receivers = [OrderReceiver(tmp_path, rank) for rank in (1, 2)]
+    sender = OrderSender([local_address(tmp_path, 1), remote_address("127.0.0.1")])
+    receivers = [OrderReceiver(endpoint) for endpoint in sender.endpoints]
     for order in ORDERS:
         sender.send(order)
     for receiver in receivers:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from torch import Tensor
 
-from server.distributed.groups import Groups
+from server.distributed.groups import Groups, Link
+from server.distributed.peers import Peers
+from server.model.stages import peers_of
 
 T = TypeVar("T")
 
@@ -54,19 +57,56 @@ class ThreadGroup:
         return parts
 
 
-def make_groups(size: int, vision_tp: int) -> list[Groups]:
-    """Groups of each rank."""
-    model = Meeting(size)
-    vision = [Meeting(vision_tp) for _ in range(size // vision_tp)]
-    towers = [Meeting(size // vision_tp) for _ in range(vision_tp)]
-    return [
-        Groups(
-            model=ThreadGroup(model, rank),
-            vision=ThreadGroup(vision[rank // vision_tp], rank % vision_tp),
-            towers=ThreadGroup(towers[rank % vision_tp], rank // vision_tp),
+class ThreadLink:
+    """A queue that fails when nothing comes."""
+
+    def __init__(self) -> None:
+        self._sent: queue.SimpleQueue[Tensor] = queue.SimpleQueue()
+
+    def send(self, x: Tensor) -> None:
+        self._sent.put(x.clone())
+
+    def receive(self, into: Tensor) -> Tensor:
+        sent = self._sent.get(timeout=TIMEOUT_S)
+        assert (sent.shape, sent.dtype) == (into.shape, into.dtype)
+        return into.copy_(sent)
+
+
+class Switchboard:
+    """Makes groups by their members and links by their ends, each once."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._meetings: dict[tuple[str, tuple[int, ...]], Meeting] = {}
+        self._links: dict[tuple[str, int, int], ThreadLink] = {}
+
+    def _group(self, name: str, members: Sequence[int], rank: int) -> ThreadGroup:
+        meeting = self._meetings.setdefault((name, tuple(members)), Meeting(len(members)))
+        return ThreadGroup(meeting, members.index(rank))
+
+    def _link(self, name: str, sender: int | None, receiver: int | None) -> Link | None:
+        if sender is None or receiver is None:
+            return None
+        return self._links.setdefault((name, sender, receiver), ThreadLink())
+
+    def groups(self, rank: int, peers: Peers) -> Groups:
+        return Groups(
+            world=self._group("world", range(self._size), rank),
+            model=self._group("model", peers.model, rank),
+            vision=self._group("vision", peers.vision, rank),
+            towers=self._group("towers", peers.towers, rank),
+            previous=self._link("hidden", peers.previous, rank),
+            next=self._link("hidden", rank, peers.next),
+            tokens=self._link("tokens", peers.tokens_from, rank)
+            or self._link("tokens", rank, peers.tokens_to),
         )
-        for rank in range(size)
-    ]
+
+
+def make_groups(size: int, vision_tp: int, stages: int = 1) -> list[Groups]:
+    """Groups of each rank, for `stages` stages of `size` ranks."""
+    board = Switchboard(size * stages)
+    peers = [peers_of(rank, size, vision_tp, stages) for rank in range(size * stages)]
+    return [board.groups(rank, own) for rank, own in enumerate(peers)]
 
 
 def run_ranks(size: int, vision_tp: int, work: Callable[[int, Groups], T]) -> list[T]:

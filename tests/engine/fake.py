@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -103,18 +104,21 @@ class Slot:
 
 @dataclass
 class Launched:
-    """A step that is computed when its masks are there, at once if it needs none."""
+    """A step that is computed when its masks and the steps before it are there."""
 
     runner: FakeRunner
     plan: StepPlan
+    masks: Sequence[bytes | None] | None = None
     value: StepResult | None = None
 
     def provide(self, masks: Sequence[bytes | None]) -> None:
-        assert self.value is None
-        self.value = self.runner.execute(self.plan, masks)
+        assert self.masks is None
+        self.masks = masks
+        self.runner.go_on()
 
     def result(self) -> StepResult:
         assert self.value is not None, "the masks never came"
+        self.runner.read_back = self.plan.step
         return self.value
 
 
@@ -125,17 +129,29 @@ class FakeRunner:
     kv: dict[tuple[int, int], Content] = field(default_factory=dict)
     pictures: dict[int, bytes] = field(default_factory=dict)
     plans: list[StepPlan] = field(default_factory=list)
-    _last_slots: list[int] = field(default_factory=list)
-    _last: Launched | None = None
+    drawn_in: dict[int, int] = field(default_factory=dict)
+    """Slot to the step that drew its newest token."""
+    read_back: int = -1
+    """The newest step whose tokens the engine knows."""
+    _last_slots: deque[list[int]] = field(default_factory=deque)
+    _waiting: deque[Launched] = field(default_factory=deque)
 
     def launch(self, plan: StepPlan) -> Launched:
         assert plan.step == len(self.plans), "plans must be consecutive"
-        assert self._last is None or self._last.value is not None, "masks must come in time"
+        assert len(self._waiting) < self.limits.stages, "masks must come in time"
+        assert plan.step - self.read_back <= self.limits.stages + 1, "too many steps in flight"
         self.plans.append(plan)
-        self._last = Launched(self, plan)
+        launched = Launched(self, plan)
+        self._waiting.append(launched)
         if not plan.masked:
-            self._last.provide([])
-        return self._last
+            launched.provide([])
+        return launched
+
+    def go_on(self) -> None:
+        """Executes what can be, in the order of the plans."""
+        while self._waiting and (masks := self._waiting[0].masks) is not None:
+            launched = self._waiting.popleft()
+            launched.value = self.execute(launched.plan, masks)
 
     def execute(self, plan: StepPlan, masks: Sequence[bytes | None]) -> StepResult:
         for install in plan.installs:
@@ -156,6 +172,7 @@ class FakeRunner:
     def _install(self, install: Install) -> None:
         tokens = array("i")
         tokens.frombytes(install.tokens)
+        self.drawn_in.pop(install.slot, None)
         self.slots[install.slot] = Slot(
             list(tokens), install.computed, list(install.blocks), install.sampling.seed
         )
@@ -163,10 +180,11 @@ class FakeRunner:
     def _forward(self, plan: StepPlan, masks: dict[int, bytes | None]) -> list[int]:
         rows = [(r.slot, r.count) for r in plan.rows] if plan.rows is not None else []
         if plan.rows is None:
-            rows = [(slot, 1) for slot in self._last_slots]
-        self._last_slots = [slot for slot, _ in rows]
+            rows = [(slot, 1) for slot in self._last_slots[-self.limits.stages]]
+        named = [slot for slot, _ in rows]
+        self._last_slots.append(named)
         assert rows
-        assert len(set(self._last_slots)) == len(rows), "a slot has two rows"
+        assert len(set(named)) == len(rows), "a slot has two rows"
         cost = sum(count for _, count in rows)
         if len(plan.encodes) > 1:  # a single picture may be dearer than a budget
             cost += len(plan.encodes) * self.limits.image_cost_tokens
@@ -177,11 +195,20 @@ class FakeRunner:
             for i in range(s.count)
         }
         for slot, count in rows:  # all keys and values are written before anything is read
+            self._check_turn(slot, count, plan.step)
             self._write(slot, count, embeddings)
         assert not embeddings, "an embedding outside its chunk"
         sampling = [slot for slot, _ in rows if self._samples(slot)]
+        self.drawn_in.update((slot, plan.step) for slot in sampling)
         assert masks.keys() <= set(sampling), "a mask for a row that does not sample"
         return [self._sample(self.slots[slot], masks.get(slot)) for slot in sampling]
+
+    def _check_turn(self, slot: int, count: int, step: int) -> None:
+        """A row that reads the newest token of its slot finds it at the first stage."""
+        state, drawn_in = self.slots[slot], self.drawn_in.get(slot, -1)
+        if state.computed + count == len(state.tokens):
+            known = drawn_in <= self.read_back
+            assert known or drawn_in <= step - self.limits.stages, "a row before its token"
 
     def _write(
         self, slot: int, count: int, embeddings: dict[tuple[int, int], tuple[str, bytes, int]]

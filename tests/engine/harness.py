@@ -1,4 +1,4 @@
-"""Drives a scheduler over a runner by hand, with up to two steps in flight, as the engine does."""
+"""Drives a scheduler over a runner by hand, with as many steps in flight as the engine has."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Harness:
             self._pending.append((plan, self._runner.launch(plan)))
             if len(self._pending) == 1:
                 self._provide_masks()
-        if self._pending and (plan is None or len(self._pending) == 2):
+        if self._pending and (plan is None or len(self._pending) == self._runner.limits.stages + 1):
             self._note(self.scheduler.retire(self._pending.popleft()[1].result()))
             self._provide_masks()
             self.scheduler.check_integrity()

@@ -23,6 +23,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         image_cost=st.sampled_from([1, 5, 50]),
         budget=st.integers(1, 40),
         prefix_cache=st.booleans(),
+        stages=st.sampled_from([1, 1, 2, 4]),
     )
     def start(
         self,
@@ -33,6 +34,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         image_cost: int,
         budget: int,
         prefix_cache: bool,
+        stages: int,
     ) -> None:
         room = limits(
             slots=slots,
@@ -41,6 +43,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             image_cost_tokens=image_cost,
             step_token_budget=budget,
             max_model_len=MAX_MODEL_LEN,
+            stages=stages,
         )
         self.harness = Checked(room, prefix_cache=prefix_cache)
         self.cancelled: set[int] = set()

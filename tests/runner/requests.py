@@ -106,7 +106,7 @@ def make_rank(model: InternVLChat, groups: Groups, changes: dict[str, int]) -> L
     }
     limits = RunnerLimits(**(values | changes))
     cache = KVCache.allocate(
-        num_layers=spec.text.num_layers,
+        num_layers=len(model.shard.text.layers),
         num_blocks=limits.kv_blocks,
         block_size=limits.kv_block_size,
         num_kv_heads=len(model.shard.text.kv_heads),

@@ -7,13 +7,15 @@ import pytest
 from server.engine.plan import RunnerLimits
 from server.errors import StartupError
 from server.kernels.sdpa import BLOCK_SIZE
+from server.model.shards import split_text
 from server.model.spec import ModelSpec
 from server.runner.memory import GIB, kv_token_bytes, plan_limits
 from server.settings import Settings
 from tests import golden
 
 SPEC = ModelSpec.load(golden.CHECKPOINT)
-BLOCK_BYTES = BLOCK_SIZE * kv_token_bytes(SPEC, SPEC.text.num_kv_heads, 4)
+TOKEN_BYTES = kv_token_bytes(SPEC.text, split_text(SPEC.text, 1)[0], 4)
+BLOCK_BYTES = BLOCK_SIZE * TOKEN_BYTES
 
 
 def plan(settings: Settings, *, free_bytes: int = 8 * GIB, on_cpu: bool = True) -> RunnerLimits:
@@ -21,8 +23,7 @@ def plan(settings: Settings, *, free_bytes: int = 8 * GIB, on_cpu: bool = True) 
         settings,
         SPEC,
         block_size=BLOCK_SIZE,
-        num_kv_heads=SPEC.text.num_kv_heads,
-        bytes_per_value=4,
+        token_bytes=TOKEN_BYTES,
         free_bytes=free_bytes,
         on_cpu=on_cpu,
     )
@@ -31,7 +32,7 @@ def plan(settings: Settings, *, free_bytes: int = 8 * GIB, on_cpu: bool = True) 
 def test_a_token_takes_keys_and_values_of_all_layers() -> None:
     text = SPEC.text
     token = 2 * text.num_layers * text.num_kv_heads * text.head_dim * 4
-    assert kv_token_bytes(SPEC, text.num_kv_heads, 4) == token
+    assert token == TOKEN_BYTES
 
 
 def test_a_cpu_takes_a_context_for_everybody_but_not_all_memory() -> None:

@@ -26,11 +26,15 @@ from tests.runner.test_invariance import SAMPLED
 SPEC = ModelSpec.load(golden.CHECKPOINT)
 NAMES = ("text_zh_emoji", "image_single", "two_separate_round2", "video8")
 LAYOUTS = [(2, 2), (2, 1), (3, 3), (4, 2), (5, 5), (7, 1), (8, 8), (8, 4)]
+PIPELINES = [(1, 1, 4), (2, 2, 2), (3, 1, 2)]
+"""Ranks of a stage, ranks of a tower, stages."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingOnAll:
     steps: Sequence[Pending]
+    drawing: int
+    """Ranks of the last stage, which are the first ones."""
 
     def provide(self, masks: Sequence[bytes | None]) -> None:
         for step in self.steps:
@@ -38,24 +42,27 @@ class PendingOnAll:
 
     def result(self) -> StepResult:
         first, *others = [step.result() for step in self.steps]
+        drawing, others = others[: self.drawing - 1], others[self.drawing - 1 :]
         # Only the time that each took is its own.
-        same = (msgspec.structs.replace(r, encode_seconds=first.encode_seconds) for r in others)
+        same = (msgspec.structs.replace(r, encode_seconds=first.encode_seconds) for r in drawing)
         assert all(result == first for result in same), "ranks drew different tokens"
+        assert all(not other.token_ids for other in others), "a token from an early stage"
         return first
 
 
 class AllRanks:
     """Every rank's runner, given the same plans."""
 
-    def __init__(self, runners: Sequence[LocalRunner]) -> None:
+    def __init__(self, runners: Sequence[LocalRunner], drawing: int) -> None:
         self._runners = runners
+        self._drawing = drawing
 
     @property
     def limits(self) -> RunnerLimits:
         return self._runners[0].limits
 
     def launch(self, plan: StepPlan) -> PendingOnAll:
-        return PendingOnAll([runner.launch(plan) for runner in self._runners])
+        return PendingOnAll([r.launch(plan) for r in self._runners], self._drawing)
 
     def close(self) -> None:
         for runner in self._runners:
@@ -63,10 +70,10 @@ class AllRanks:
 
 
 @contextmanager
-def ranks(size: int, vision_tp: int, **limits: int) -> Iterator[Harness]:
-    plan = ShardPlan.make(SPEC, size, vision_tp)
+def ranks(size: int, vision_tp: int, stages: int = 1, **limits: int) -> Iterator[Harness]:
+    plan = ShardPlan.make(SPEC, size, vision_tp, stages=stages)
     runners = []
-    for shard, groups in zip(plan.ranks, make_groups(size, vision_tp), strict=True):
+    for shard, groups in zip(plan.ranks, make_groups(size, vision_tp, stages), strict=True):
         model = load_model(
             golden.CHECKPOINT,
             SPEC,
@@ -75,8 +82,8 @@ def ranks(size: int, vision_tp: int, **limits: int) -> Iterator[Harness]:
             shard=shard,
             groups=groups,
         )
-        runners.append(make_rank(model, groups, limits))
-    everybody = AllRanks(runners)
+        runners.append(make_rank(model, groups, {"stages": stages, **limits}))
+    everybody = AllRanks(runners, size)
     try:
         yield Harness(everybody)
     finally:
@@ -133,3 +140,11 @@ def test_the_same_tokens_on_any_ranks(alone: list[list[int]], size: int, vision_
         assert answers(harness) == alone
         logprobs = [d.logprobs for d in harness.deltas[len(CROWD) - 1]]
         assert all(entries and len(entries[0].top_ids) == 3 for entries in logprobs)
+
+
+@pytest.mark.parametrize(("size", "vision_tp", "stages"), PIPELINES)
+def test_the_same_tokens_in_stages(
+    alone: list[list[int]], size: int, vision_tp: int, stages: int
+) -> None:
+    with ranks(size, vision_tp, stages, slots=6, step_token_budget=40) as harness:
+        assert answers(harness) == alone
