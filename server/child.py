@@ -40,9 +40,9 @@ class Assignment(msgspec.Struct, frozen=True):
     """Folder of the model."""
     run_dir: str
     """Private directory of this daemon, for sockets."""
-    listener_fds: list[int]
+    listener_fds: list[int] = []
     """Bound TCP sockets, inherited: the public one, perhaps one for operators."""
-    address: str
+    address: str = ""
     """Where clients reach the daemon, for people to read."""
     rank: int = 0
     place: Place = Place()

@@ -17,11 +17,13 @@ from pydantic.fields import FieldInfo
 from server import __version__, logs, planner, terminal, top
 from server.bench import arguments as bench_arguments
 from server.errors import CheckpointError, StartupError
+from server.hosts import check_hosts
 from server.limits import Limits
 from server.listening import address, listen
 from server.model.locate import locate, locate_config
 from server.settings import ENV_PREFIX, Settings
 from server.supervisor import Supervisor
+from server.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,10 @@ def plan(arguments: argparse.Namespace) -> int | str:
 
 
 def serve(settings: Settings) -> int:
-    """Runs the daemon to its end; returns the exit status."""
+    """Runs the daemon, or this host's part of it, to its end; returns the exit status."""
+    check_hosts(settings)
+    if settings.node_rank > 0:
+        return work(settings)
     with ExitStack() as owned:
         listener = owned.enter_context(listen(settings.host, settings.port))
         log.info("internvl-serve %s on %s", __version__, address(listener))
@@ -78,6 +83,16 @@ def serve(settings: Settings) -> int:
             weights=settings.load_format != "dummy",
         )
         return Supervisor(settings, checkpoint, listener, operations).run()
+
+
+def work(settings: Settings) -> int:
+    """Runs ranks for the head of several hosts."""
+    with tempfile.TemporaryDirectory(prefix="internvl-serve-") as scratch_dir:
+        log.info(
+            "internvl-serve %s, node %d of %d", __version__, settings.node_rank, settings.nnodes
+        )
+        checkpoint = locate(settings.model, settings.revision, Path(scratch_dir))
+        return Worker(settings, checkpoint).run()
 
 
 def build_parser() -> argparse.ArgumentParser:

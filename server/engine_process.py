@@ -102,7 +102,7 @@ def open_orders(assignment: Assignment, where: RankPlace, meeting: Meeting) -> O
 
 
 def place_of(assignment: Assignment, settings: Settings) -> RankPlace:
-    local_ranks = settings.ranks
+    local_ranks = settings.ranks // settings.nnodes
     return RankPlace(assignment.rank, assignment.rank % local_ranks, local_ranks, settings.ranks)
 
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.limits import Limits
@@ -34,6 +34,11 @@ def _refuse_vision(value: Any) -> Any:
             "model alone"
         )
     return value
+
+
+def _also(name: str, *variables: str) -> AliasChoices:
+    """Variables of programs that start groups of hosts, behind our own."""
+    return AliasChoices(name, ENV_PREFIX + name.upper(), *variables)
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
@@ -99,6 +104,36 @@ class Settings(Limits, BaseSettings):
         le=16,
         description="Stages that share the model's layers, each of --tensor-parallel-size ranks; "
         "for slow links and many small cards.",
+    )
+    nnodes: PositiveInt = Field(
+        1,
+        le=64,
+        validation_alias=_also("nnodes", "LWS_GROUP_SIZE", "GROUP_WORLD_SIZE", "NNODES"),
+        description="Hosts that share the ranks, each started with the same command. Also read "
+        "from LWS_GROUP_SIZE, GROUP_WORLD_SIZE, NNODES.",
+    )
+    node_rank: int = Field(
+        0,
+        ge=0,
+        validation_alias=_also("node_rank", "LWS_WORKER_INDEX", "GROUP_RANK", "NODE_RANK"),
+        description="Which of the hosts this is; 0 is the head, which serves HTTP. Also read from "
+        "LWS_WORKER_INDEX, GROUP_RANK, NODE_RANK.",
+    )
+    master_addr: str | None = Field(
+        None,
+        validation_alias=_also("master_addr", "LWS_LEADER_ADDRESS", "MASTER_ADDR"),
+        description="Address of the head, on the network that the hosts share. Also read from "
+        "LWS_LEADER_ADDRESS, MASTER_ADDR.",
+    )
+    master_port: int = Field(
+        29500,
+        ge=1,
+        le=65535,
+        validation_alias=_also("master_port", "MASTER_PORT"),
+        description="Port where the head waits for the other hosts. Also read from MASTER_PORT.",
+    )
+    join_timeout_s: PositiveFloat = Field(
+        600.0, description="Longest wait of hosts for each other."
     )
     vision_tensor_parallel_size: PositiveInt | None = Field(
         None,

@@ -1,46 +1,39 @@
 """Starts the processes, watches them, starts again what dies, ends everything on a signal.
 
-Children are in process groups of their own, so that Ctrl-C reaches the supervisor alone, and they
-hold the other end of a pipe, so that they cannot outlive it. A child that dies is started again
-after a pause that doubles, a rank together with all others; one that dies too often, or refuses to
-start, ends the daemon.
+A child that dies is started again after a pause that doubles, a rank together with all others, on
+whatever host they run; one that dies too often, or refuses to start, ends the daemon. The decision
+is the head's alone: other hosts have a `worker`, which does what it is told.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import queue
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import msgspec
-
-from server.child import DRAIN, EXIT_REFUSED, Assignment
+from server.child import DRAIN, Assignment
+from server.children import API, ENGINE, Children, Exited, Signalled, on_signal
 from server.distributed.place import Place
 from server.heartbeat import Heartbeat
+from server.hosts import FailedThere, Hosts, Joined, Lost, meeting_socket
 from server.listening import address
 from server.settings import Settings
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+SAY_EVERY_S = 10.0
 
 LOOKS_PER_TIMEOUT = 20
 """How often the supervisor looks at the engine's heartbeat within --step-timeout-s."""
-ABORT_S = 2.0
-"""Time to write stacks to the log."""
 
-API, ENGINE = "server.api_process", "server.engine_process"
 ENGINE_NAME = "engine"
 
 log = logging.getLogger(__name__)
@@ -57,25 +50,8 @@ class Unit:
 
 def units(settings: Settings) -> list[Unit]:
     """What a daemon consists of, in the order of its end."""
-    others = (f"rank-{rank}" for rank in range(1, settings.ranks))
+    others = (f"rank-{rank}" for rank in range(1, settings.ranks // settings.nnodes))
     return [Unit(API, ("api-0",)), Unit(ENGINE, (ENGINE_NAME, *others))]
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """A child has ended."""
-
-    unit: Unit
-    name: str
-    child: subprocess.Popen[bytes]
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signalled:
-    """The supervisor was told to stop."""
-
-    signum: int
 
 
 class RestartPolicy:
@@ -121,141 +97,175 @@ class Supervisor:
         self._drains = False
         self._policy = RestartPolicy(settings.max_restarts, settings.restart_window_s)
         self._units = units(settings)
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._starts = itertools.count()
+        self._restarts = 0
+        self._epoch = -1
         # SimpleQueue, because a signal handler puts into it.
-        self._events: queue.SimpleQueue[Exited | Signalled] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._children = Children(self._events)
+        self._hosts: Hosts | None = None
+        self._due_s: dict[Unit, float] = {}
+        self._incomplete_since_s = 0.0
+        self._waits_for_hosts = False
 
     def run(self) -> int:
         """Serves until a signal or a failure that cannot be mended; returns the exit status."""
-        self._on_signal(lambda signum: self._events.put(Signalled(signum)))
+        on_signal(lambda signum: self._events.put(Signalled(signum)))
+        if self._settings.nnodes > 1:
+            self._hosts = Hosts(self._settings, self._checkpoint, self._events)
+            self._incomplete_since_s = time.monotonic()
+        status = 1
         with (
             tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir,
             Heartbeat(Path(run_dir)) as heartbeat,
         ):
             try:
-                for unit in reversed(self._units):
-                    self._start(unit, run_dir)
-                return self._watch(run_dir, heartbeat)
+                self._due_s = dict.fromkeys(reversed(self._units), 0.0)
+                status = self._watch(run_dir, heartbeat)
+                return status
             finally:
-                self._stop()
-
-    def _on_signal(self, handle: Callable[[int], None]) -> None:
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, lambda signum, _: handle(signum))
+                self._stop(status)
 
     def _watch(self, run_dir: str, heartbeat: Heartbeat) -> int:
-        """Starts again what dies until it must not, or until a signal comes."""
-        due_s: dict[Unit, float] = {}
+        """Starts what is due, and again what dies, until it must not or until a signal comes."""
         while True:
-            now_s = time.monotonic()
-            for unit in [unit for unit, at_s in due_s.items() if at_s <= now_s]:
-                del due_s[unit]
-                self._start(unit, run_dir)
+            wait_s = self._start_what_is_due(run_dir)
+            if wait_s < 0:
+                return 1
             self._abort_hung_engine(heartbeat)
             try:
-                event = self._events.get(timeout=self._wait_s(due_s))
+                event = self._events.get(timeout=wait_s)
             except queue.Empty:
                 continue
-            if isinstance(event, Signalled):
-                self._drains = event.signum == signal.SIGTERM
-                log.info("%s: ending", signal.Signals(event.signum).name)
-                return 0
-            if self._children.get(event.name) is not event.child:
-                continue  # it was ended on purpose
-            self._end_unit(event.unit)
-            heartbeat.forget()
-            pause_s = self._pause_before_restart(event)
-            if pause_s is None:
+            may_go_on = True
+            match event:
+                case Signalled(signum):
+                    self._drains = signum == signal.SIGTERM
+                    log.info("%s: ending", signal.Signals(signum).name)
+                    return 0
+                case Exited() as exited if not self._children.expected(exited):
+                    may_go_on = self._fail(self._unit_of(exited.name), str(exited), exited.refused)
+                case FailedThere(what, epoch, refused) if epoch == self._epoch:
+                    may_go_on = self._fail(self._units[-1], what, refused)
+                case Lost(what):
+                    self._incomplete_since_s = time.monotonic()
+                    may_go_on = self._fail(self._units[-1], what, refused=False)
+                case Joined():
+                    if self._waits_for_hosts:
+                        self._due_s[self._units[-1]] = 0.0
+            if not may_go_on:
                 return 1
-            due_s[event.unit] = time.monotonic() + pause_s
-
-    def _wait_s(self, due_s: dict[Unit, float]) -> float:
-        """Until the next restart or the next look at the engine."""
-        look_s = self._settings.step_timeout_s / LOOKS_PER_TIMEOUT
-        return min([look_s, *(max(0.0, at_s - time.monotonic()) for at_s in due_s.values())])
+            if ENGINE_NAME not in self._children:
+                heartbeat.forget()
 
     def _abort_hung_engine(self, heartbeat: Heartbeat) -> None:
-        """Ends an engine whose loop stands still, with its stacks in the log; what follows is what
-        follows any death."""
-        engine = self._children.get(ENGINE_NAME)
-        if engine is None or heartbeat.age_s < self._settings.step_timeout_s:
-            return
-        log.error("the engine has stood still for %.0f s: aborted", heartbeat.age_s)
-        heartbeat.forget()
-        engine.send_signal(signal.SIGABRT)
-        try:
-            engine.wait(ABORT_S)
-        except subprocess.TimeoutExpired:
-            engine.kill()
+        """Ends an engine whose loop stands still; what follows is what follows any death."""
+        if ENGINE_NAME in self._children and heartbeat.age_s >= self._settings.step_timeout_s:
+            log.error("the engine has stood still for %.0f s: aborted", heartbeat.age_s)
+            heartbeat.forget()
+            self._children.abort(ENGINE_NAME)
 
-    def _end_unit(self, unit: Unit) -> None:
-        """Kills what is left of a unit: a rank cannot go on without the others."""
-        children = [self._children.pop(name) for name in unit.names if name in self._children]
-        for child in children:
-            child.kill()
-        for child in children:
-            child.wait()
+    def _start_what_is_due(self, run_dir: str) -> float:
+        """Returns how long nothing has to be done; negative when hosts did not come in time."""
+        now_s = time.monotonic()
+        for unit in [unit for unit, due_s in self._due_s.items() if due_s <= now_s]:
+            if unit.module == ENGINE and self._hosts is not None and self._hosts.missing:
+                wait_s = self._wait_for_hosts(self._hosts.missing, now_s)
+                if wait_s < 0:
+                    return wait_s
+                self._due_s[unit] = now_s + wait_s
+                self._waits_for_hosts = True
+                continue
+            del self._due_s[unit]
+            self._start(unit, run_dir)
+        look_s = self._settings.step_timeout_s / LOOKS_PER_TIMEOUT
+        return min([look_s, *(max(0.0, due_s - now_s) for due_s in self._due_s.values())])
 
-    def _pause_before_restart(self, exited: Exited) -> float | None:
-        """Logs what happened; None when the child must not be started again."""
-        log.error("%s (pid %d) ended with status %d", exited.name, exited.child.pid, exited.code)
-        if exited.code == EXIT_REFUSED:
-            return None
-        pause_s = self._policy.pause_s(time.monotonic())
-        if pause_s is None:
-            settings = self._settings
+    def _wait_for_hosts(self, missing: list[int], now_s: float) -> float:
+        """Says who is missing; returns how long until it has to be said again, or -1 when it has
+        been said for long enough."""
+        limit_s, waited_s = self._settings.join_timeout_s, now_s - self._incomplete_since_s
+        names = ", ".join(f"node {node}" for node in missing)
+        if waited_s > limit_s:
+            log.error("%s did not come within %.0f s: giving up", names, limit_s)
+            return -1
+        log.info(
+            "waiting for %s of %d hosts: %.0f s of %.0f s",
+            names,
+            self._settings.nnodes,
+            waited_s,
+            limit_s,
+        )
+        return min(SAY_EVERY_S, limit_s - waited_s + 0.1)
+
+    def _unit_of(self, name: str) -> Unit:
+        return next(unit for unit in self._units if name in unit.names)
+
+    def _fail(self, unit: Unit, what: str, refused: bool) -> bool:
+        """Ends what is left of a unit, because a rank cannot go on without the others, and settles
+        when it is started again; false when it must not be."""
+        log.error("%s", what)
+        self._children.kill(unit.names)
+        if unit.module == ENGINE:
+            if self._hosts is not None:
+                self._hosts.stop()
+            self._epoch = -1
+        if unit in self._due_s:
+            return not refused
+        pause_s = None if refused else self._policy.pause_s(time.monotonic())
+        if pause_s is not None:
+            log.info("%s is started again in %.1f s", ", ".join(unit.names), pause_s)
+            self._due_s[unit] = time.monotonic() + pause_s
+        elif not refused:
             log.error(
                 "%d restarts in %.0f s are too many: giving up",
-                settings.max_restarts,
-                settings.restart_window_s,
+                self._settings.max_restarts,
+                self._settings.restart_window_s,
             )
-        else:
-            log.info("%s is started again in %.1f s", ", ".join(exited.unit.names), pause_s)
-        return pause_s
+        return pause_s is not None
 
     def _start(self, unit: Unit, run_dir: str) -> None:
         epoch = next(self._starts)
+        self._restarts = max(0, epoch + 1 - len(self._units))
+        if unit.module == ENGINE:
+            self._epoch = epoch
+            self._waits_for_hosts = False
+        if unit.module == API or self._hosts is None:
+            self._start_children(unit, run_dir, Place(file=f"{run_dir}/ranks-{epoch}"))
+            return
+        address = self._hosts.address
+        with meeting_socket(address) as meeting:
+            port = meeting.getsockname()[1]
+            place = Place("", address, port, address, meeting.fileno())
+            self._start_children(unit, run_dir, place)
+            self._hosts.start(epoch, port)
+
+    def _start_children(self, unit: Unit, run_dir: str, place: Place) -> None:
+        listener_fds = [listener.fileno() for listener in self._listeners]
+        inherited = [*listener_fds, *([place.listener_fd] if place.listener_fd >= 0 else [])]
         for rank, name in enumerate(unit.names):
             assignment = Assignment(
                 name=name,
                 settings=self._settings.model_dump(mode="json"),
                 checkpoint=str(self._checkpoint),
                 run_dir=run_dir,
-                listener_fds=[listener.fileno() for listener in self._listeners],
+                listener_fds=listener_fds,
                 address=address(self._listener),
                 rank=rank,
-                place=Place(file=f"{run_dir}/ranks-{epoch}"),
-                restarts=max(0, epoch + 1 - len(self._units)),
+                place=place,
+                restarts=self._restarts,
             )
-            self._start_child(unit, assignment)
+            self._children.start(unit.module, assignment, inherited)
 
-    def _start_child(self, unit: Unit, assignment: Assignment) -> None:
-        # -P: a folder called `server` where the user stands must not take this package's place.
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", unit.module],
-            stdin=subprocess.PIPE,
-            pass_fds=assignment.listener_fds,
-            process_group=0,
-        )
-        assert child.stdin is not None
-        name = assignment.name
-        self._children[name] = child
-        threading.Thread(target=self._report_exit, args=(unit, name, child), daemon=True).start()
-        log.info("%s started (pid %d)", name, child.pid)
-        with contextlib.suppress(BrokenPipeError):  # it has ended already; its thread tells
-            child.stdin.write(msgspec.json.encode(assignment) + b"\n")
-            child.stdin.flush()
-
-    def _report_exit(self, unit: Unit, name: str, child: subprocess.Popen[bytes]) -> None:
-        self._events.put(Exited(unit, name, child, child.wait()))
-
-    def _stop(self) -> None:
-        """Ends the API, so that clients hear of it, then the engine. A second signal kills them."""
-        self._on_signal(lambda _: self._kill())
+    def _stop(self, status: int) -> None:
+        """Ends the API, so that clients hear of it, then the engine, on other hosts first. A second
+        signal kills them."""
+        on_signal(lambda _: self._children.kill_all())
         for listener in self._listeners:
             listener.close()  # or connections would wait for a process that does not come
         for unit in self._units:
+            if unit.module == ENGINE and self._hosts is not None:
+                self._hosts.end(status, "it gave up" if status else "it was told to")
             self._stop_unit(unit)
 
     def _stop_unit(self, unit: Unit) -> None:
@@ -264,17 +274,4 @@ class Supervisor:
         if unit.module == API and self._drains:
             signum = DRAIN
             deadline_s += settings.drain_grace_s + settings.drain_timeout_s
-        children = {n: self._children[n] for n in unit.names if n in self._children}
-        for child in children.values():
-            child.send_signal(signum)
-        for name, child in children.items():
-            try:
-                child.wait(max(0.0, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                log.warning("%s (pid %d) did not end in time: killed", name, child.pid)
-                child.kill()
-                child.wait()
-
-    def _kill(self) -> None:
-        for child in self._children.values():
-            child.kill()
+        self._children.terminate(unit.names, deadline_s, signum)

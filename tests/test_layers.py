@@ -52,13 +52,28 @@ ALLOWED = {
         "model.spec",
     },
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
-    "supervisor": LEAVES | {"child", "distributed.place", "heartbeat", "listening"},
+    "children": LEAVES | {"child"},
+    "link": LEAVES,
+    "hosts": LEAVES | {"link"},
+    "supervisor": LEAVES
+    | {"child", "children", "distributed.place", "heartbeat", "hosts", "listening"},
+    "worker": LEAVES | {"child", "children", "distributed.place", "hosts", "link"},
     "terminal": set(),
     "bench": set(),
     "top": set(),
     "planner": LEAVES | {"model.footprint", "model.headers", "model.shards", "model.spec"},
     "cli": LEAVES
-    | {"bench", "listening", "model.locate", "planner", "supervisor", "terminal", "top"},
+    | {
+        "bench",
+        "hosts",
+        "listening",
+        "model.locate",
+        "planner",
+        "supervisor",
+        "terminal",
+        "top",
+        "worker",
+    },
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
     | {"child", "distributed", "engine", "frontend.matchers", "frontend.tokenizer", "ipc"}
@@ -67,7 +82,8 @@ ALLOWED = {
     | {"frontend.matchers", "frontend.tokenizer", "grammars", "model.spec"},
     "__main__": {"cli"},
 }
-ROOTS = {"cli", "supervisor", "api_process", "engine_process", "grammar_process", "__main__"}
+ROOTS = {"cli", "supervisor", "worker", "api_process", "engine_process", "grammar_process"}
+ROOTS |= {"__main__"}
 """They put the parts together."""
 
 NEVER = {
@@ -85,6 +101,7 @@ NEVER = {
     "bench": {"torch", "fastapi"},
     "cli": {"torch", "fastapi"},
     "supervisor": {"torch", "fastapi"},
+    "worker": {"torch", "fastapi"},
 }
 
 

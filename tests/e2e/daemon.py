@@ -27,9 +27,14 @@ class Daemon:
     """A running `internvl-serve serve`."""
 
     def __init__(
-        self, *flags: str, model: Path | None = golden.CHECKPOINT, name: str = MODEL
+        self,
+        *flags: str,
+        model: Path | None = golden.CHECKPOINT,
+        name: str = MODEL,
+        before: tuple[str, ...] = (),
     ) -> None:
-        command = [sys.executable, "-P", "-m", "server", "serve", "--port", "0"]
+        """`before` is a command that runs the daemon."""
+        command = [*before, sys.executable, "-P", "-m", "server", "serve", "--port", "0"]
         command += ["--host", "127.0.0.1", "--served-model-name", name, "--check-integrity"]
         command += ["--drain-timeout-s", "1"]
         if model is not None:

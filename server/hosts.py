@@ -1,0 +1,216 @@
+"""The other hosts of a daemon, as the head sees them: who is there, who is lost, what they report.
+
+Every host must have been started with the same settings and the same model, or it is refused with
+what differs. Strangers that connect and say nothing sensible are dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import queue
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from server import __version__
+from server.errors import StartupError
+from server.link import End, Failed, FromHead, FromWorker, Join, Line, LineLostError, Start, Stop
+from server.settings import Settings
+
+OF_ONE_HOST = {"node_rank", "master_addr", "master_port", "model", "host", "port"}
+OF_ONE_HOST |= {"cpu_threads", "log_level", "join_timeout_s"}
+"""Settings in which hosts may differ."""
+
+RETRY_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A host that had joined is gone; `what` names it."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedThere:
+    """A rank of another host has ended."""
+
+    what: str
+    epoch: int
+    refused: bool
+
+
+class Hosts:
+    """Listens for the other hosts at the master address.
+
+    Args:
+        events: gets `Joined`, `Lost` and `FailedThere`.
+    """
+
+    def __init__(
+        self, settings: Settings, checkpoint: Path, events: queue.SimpleQueue[Any]
+    ) -> None:
+        self._settings = settings
+        self._model = digest(checkpoint)
+        self._events = events
+        self._lines: dict[int, Line[FromWorker]] = {}
+        self._listener = listen_as_head(settings)
+        self.address: str = self._listener.getsockname()[0]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def missing(self) -> list[int]:
+        """Hosts that are not there."""
+        return [n for n in range(1, self._settings.nnodes) if n not in self._lines]
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._follow, args=(connection,), daemon=True).start()
+
+    def _follow(self, connection: socket.socket) -> None:
+        """Reads one line to its end."""
+        line: Line[FromWorker] = Line(connection, FromWorker)  # type: ignore[arg-type]
+        node = None
+        try:
+            node = self._welcome(line)
+            while node is not None:
+                message = line.receive()
+                if isinstance(message, Failed):
+                    what = f"{message.what} on {self._name(node, line)}"
+                    self._events.put(FailedThere(what, message.epoch, message.refused))
+        except LineLostError as lost:
+            if node is not None and self._lines.get(node) is line:
+                del self._lines[node]
+                self._events.put(Lost(f"{self._name(node, line)} is lost: {lost}"))
+        finally:
+            line.close()
+
+    def _welcome(self, line: Line[FromWorker]) -> int | None:
+        """The number of a host that may take part."""
+        message = line.receive()
+        if not isinstance(message, Join):
+            return None
+        fault = self._fault(message)
+        if fault is not None:
+            log.error("refused a host at %s: %s", line.address, fault)
+            line.send(End(1, f"the head refuses this host: {fault}"))
+            return None
+        self._lines[message.node] = line
+        log.info("%s joined", self._name(message.node, line))
+        self._events.put(Joined(message.node))
+        return message.node
+
+    def _fault(self, join: Join) -> str | None:
+        if join.version != __version__:
+            return f"it runs version {join.version}, the head {__version__}"
+        own = self._settings.model_dump(mode="json")
+        for name in sorted(own.keys() - OF_ONE_HOST):
+            if join.settings.get(name) != own[name]:
+                flag = f"--{name.replace('_', '-')}"
+                return f"it has {flag} {join.settings.get(name)}, the head {own[name]}"
+        if not 0 < join.node < self._settings.nnodes:
+            return f"--node-rank {join.node} is not between 1 and {self._settings.nnodes - 1}"
+        if join.node in self._lines:
+            return f"--node-rank {join.node} is taken by {self._lines[join.node].address}"
+        return None if join.model == self._model else "its model is another one"
+
+    def _name(self, node: int, line: Line[FromWorker]) -> str:
+        return f"node {node} ({line.address})"
+
+    def start(self, epoch: int, port: int) -> None:
+        self._send(Start(epoch, self.address, port))
+
+    def stop(self) -> None:
+        self._send(Stop())
+
+    def end(self, status: int, reason: str) -> None:
+        """Tells everybody that the daemon ends."""
+        self._send(End(status, reason))
+        for line in list(self._lines.values()):
+            line.close()
+        self._listener.close()
+
+    def _send(self, message: FromHead) -> None:
+        for line in list(self._lines.values()):
+            line.send(message)
+
+
+def digest(checkpoint: Path) -> str:
+    """Of the files that tell one model from another."""
+    found = hashlib.sha256((checkpoint / "config.json").read_bytes())
+    index = checkpoint / "model.safetensors.index.json"
+    if index.exists():
+        found.update(index.read_bytes())
+    return found.hexdigest()
+
+
+def listen_as_head(settings: Settings) -> socket.socket:
+    """Binds the master address, whose name may take a while to be known.
+
+    Raises:
+        StartupError: it is no address of this host, or its port is taken.
+    """
+    assert settings.master_addr is not None
+    deadline_s = time.monotonic() + settings.join_timeout_s
+    while True:
+        try:
+            host = resolve(settings.master_addr)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, settings.master_port), family=family)
+        except socket.gaierror as error:
+            if time.monotonic() > deadline_s:
+                raise StartupError(
+                    f"--master-addr {settings.master_addr} is not known: {error.strerror}"
+                ) from None
+            time.sleep(RETRY_S)
+        except OSError as error:
+            raise StartupError(
+                f"cannot listen on {settings.master_addr}, port {settings.master_port} "
+                f"({error.strerror}): --master-addr must be an address of node 0, --master-port "
+                "a free port there"
+            ) from None
+
+
+def resolve(name: str) -> str:
+    address: str = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]  # type: ignore[assignment]
+    return address
+
+
+def meeting_socket(address: str) -> socket.socket:
+    """Where the ranks of one start meet: a free port of the head."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.ExitStack():
+        return socket.create_server((address, 0), family=family)
+
+
+def check_hosts(settings: Settings) -> None:
+    """
+    Raises:
+        StartupError: the settings about several hosts contradict each other.
+    """
+    nodes, rank = settings.nnodes, settings.node_rank
+    if rank >= nodes:
+        raise StartupError(f"--node-rank {rank} is not below --nnodes {nodes}")
+    if settings.ranks % nodes:
+        raise StartupError(
+            f"--nnodes {nodes} does not divide the {settings.ranks} ranks of "
+            "--tensor-parallel-size x --pipeline-parallel-size"
+        )
+    if nodes > 1 and settings.master_addr is None:
+        raise StartupError(f"--nnodes {nodes} needs --master-addr, an address of node 0")
