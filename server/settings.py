@@ -38,7 +38,7 @@ def _refuse_vision(value: Any) -> Any:
 
 def _also(name: str, *variables: str) -> AliasChoices:
     """Variables of programs that start groups of hosts, behind our own."""
-    return AliasChoices(name, ENV_PREFIX + name.upper(), *variables)
+    return AliasChoices(ENV_PREFIX + name.upper(), *variables, name)
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
