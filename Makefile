@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 # Parts of the tests that have a target of their own, because of what they need.
-APART := clients hostile observability page
+APART := clients hosts hostile observability page
 .PHONY: serve test $(APART:%=test-%) test-description test-storm
 .PHONY: lint types format docs eval bench screenshots clean
 
@@ -16,6 +16,10 @@ test: $(VENV)/.test
 # Clients of the field in environments of their own; needs node and npm.
 test-clients: $(VENV)/.test
 	$(BIN)/python -m pytest tests/clients $(ARGS)
+
+# Two hosts as network namespaces; needs root.
+test-hosts: $(VENV)/.test
+	$(BIN)/python -m pytest tests/hosts $(ARGS)
 
 # What strangers may send, against the daemon itself.
 test-hostile: $(VENV)/.test

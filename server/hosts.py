@@ -23,7 +23,7 @@ from server.link import End, Failed, FromHead, FromWorker, Join, Line, LineLostE
 from server.settings import Settings
 
 OF_ONE_HOST = {"node_rank", "master_addr", "master_port", "model", "host", "port"}
-OF_ONE_HOST |= {"cpu_threads", "log_level", "join_timeout_s"}
+OF_ONE_HOST |= {"cpu_threads", "log_level", "log_format", "join_timeout_s"}
 """Settings in which hosts may differ."""
 
 RETRY_S = 0.5

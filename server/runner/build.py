@@ -59,7 +59,7 @@ def meet(settings: Settings, where: RankPlace, place: Place) -> Meeting | None:
 
 
 def build_rank(
-    settings: Settings, folder: Path, where: RankPlace, meeting: Meeting | None
+    settings: Settings, folder: Path, where: RankPlace, meeting: Meeting | None = None
 ) -> LocalRunner:
     """Joins the other ranks, loads this rank's part of the weights and takes the memory.
 
@@ -122,7 +122,7 @@ def build_rank(
     runner = LocalRunner(model, cache, limits, groups, backend.batch)
     runner.weights_load_s = weights_load_s
     if settings.profile_steps:
-        path = Path.cwd() / f"internvl-serve-steps-rank{place.rank}.json"
+        path = Path.cwd() / f"internvl-serve-steps-rank{where.rank}.json"
         runner.profile = StepProfile(settings.profile_steps, path, device)
     if backend.decode is not None:
         runner.capture_graphs(backend.decode, CudaCapture())

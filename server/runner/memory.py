@@ -8,16 +8,10 @@ from __future__ import annotations
 
 from server.engine.plan import RunnerLimits
 from server.errors import StartupError
-from server.model.shards import TextShard
-from server.model.spec import ModelSpec, TextSpec
+from server.model.spec import ModelSpec
 from server.settings import Settings
 
 GIB = 2**30
-
-
-def kv_token_bytes(spec: TextSpec, shard: TextShard, bytes_per_value: int) -> int:
-    """What a token takes in a rank's cache: keys and values of its layers."""
-    return 2 * len(shard.layers) * len(shard.kv_heads) * spec.head_dim * bytes_per_value
 
 
 def plan_limits(

@@ -89,7 +89,8 @@ class LocalRunner:
 
     @torch.inference_mode()
     def _capture_graphs(self, batch: type[DecodeBatch], capture: Capture) -> None:
-        self._encode_images = VisionGraphs(self._model, self._device, capture).encode
+        if self._model.shard.text.embeds:
+            self._encode_images = VisionGraphs(self._model, self._device, capture).encode
         self._graphs = DecodeGraphs(
             self._model,
             self._cache,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,19 @@ def ip(*arguments: str) -> None:
 
 
 @contextmanager
+def no_name_service(namespace: str) -> Iterator[None]:
+    """Lets nobody there wait for a name server that cannot be reached. `ip netns exec` lays these
+    files over /etc."""
+    folder = Path("/etc/netns") / namespace
+    folder.mkdir(parents=True)
+    (folder / "nsswitch.conf").write_text("hosts: files\n")
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
 def two_hosts() -> Iterator[TwoHosts]:
     """Names and addresses follow from the process, so that tests do not meet."""
     pid = os.getpid()
@@ -49,6 +64,7 @@ def two_hosts() -> Iterator[TwoHosts]:
             ip("netns", "add", name)
             stack.callback(ip, "netns", "del", name)
             ip("-n", name, "link", "set", "lo", "up")
+            stack.enter_context(no_name_service(name))
         # A pair of devices goes with either end, and a device with its namespace.
         ip("-n", hosts.head, "link", "add", "group0", "type", "veth", "peer", "name", "group0",
            "netns", hosts.worker)  # fmt: skip

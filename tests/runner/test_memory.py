@@ -7,14 +7,16 @@ import pytest
 from server.engine.plan import RunnerLimits
 from server.errors import StartupError
 from server.kernels.sdpa import BLOCK_SIZE
-from server.model.shards import split_text
+from server.model.footprint import plan_memory
+from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
-from server.runner.memory import GIB, kv_token_bytes, plan_limits
+from server.runner.memory import GIB, plan_limits
 from server.settings import Settings
 from tests import golden
 
 SPEC = ModelSpec.load(golden.CHECKPOINT)
-TOKEN_BYTES = kv_token_bytes(SPEC.text, split_text(SPEC.text, 1)[0], 4)
+(MEMORY,) = plan_memory(SPEC, ShardPlan.make(SPEC, 1), bytes_per_value=4)
+TOKEN_BYTES = MEMORY.kv_token
 BLOCK_BYTES = BLOCK_SIZE * TOKEN_BYTES
 
 
