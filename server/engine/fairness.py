@@ -20,7 +20,7 @@ FORGET_AT = 1024
 """Tenants whose virtual time has passed are forgotten when there are so many."""
 
 
-class Turns:
+class Fairness:
     """Virtual time, in tokens."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from server.engine.draft import Draft, LaunchedRow
-from server.engine.fairness import Turns, who_gives_way
+from server.engine.fairness import Fairness, who_gives_way
 from server.engine.plan import RunnerLimits, StepPlan, StepResult
 from server.engine.request import Matcher, Request, Status, insert_by_rank, take_prompt_logprobs
 from server.engine.residency import Residency
@@ -48,7 +48,7 @@ class Scheduler:
         self._leaving: set[Request] = set()  # preempted or finished, but named by a launched plan
         self._launched: deque[tuple[int, list[LaunchedRow]]] = deque()
         self._arrivals = itertools.count()
-        self._turns = Turns()
+        self._fairness = Fairness()
         self._next_step = 0
         self._turns = Turns(limits.stages)
 
@@ -62,7 +62,7 @@ class Scheduler:
         matcher: Matcher | None = None,
     ) -> list[PeerDelta]:
         """Takes a request into the queue; one that could never run is answered at once."""
-        place = self._turns.place(submit.tenant, len(submit.prompt) // 4), next(self._arrivals)
+        place = self._fairness.place(submit.tenant, len(submit.prompt) // 4), next(self._arrivals)
         request = Request.from_submit(peer, submit, pixels, matcher, place)
         fault = request.fault(self._limits)
         if (peer, request.id) in self._requests:
@@ -112,12 +112,12 @@ class Scheduler:
         decoding = [request for request in self._running if request.remaining == 1]
         decodes = self._turns.of(self._next_step, decoding)
         prompts = [request for request in self._running if request.remaining > 1]
-        if self._waiting and self._turns.goes_first(self._waiting[0], prompts):
+        if self._waiting and self._fairness.goes_first(self._waiting[0], prompts):
             draft.reserve(len(decodes))
             if self._admit(request := self._waiting[0], draft):
                 self._compute(request, draft)
             draft.reserve(-len(decodes))
-        for request in itertools.chain(decodes, self._turns.order_prompts(prompts)):
+        for request in itertools.chain(decodes, self._fairness.order_prompts(prompts)):
             # An older request may have preempted this one a moment ago.
             if draft.budget and request.status is Status.RUNNING and self._grow(request, draft):
                 self._compute(request, draft)
@@ -139,7 +139,7 @@ class Scheduler:
             count = self._residency.pictures.hold(request, count, draft)
         if count:
             if request.remaining > 1:
-                self._turns.serve_prompt(request, self._next_step)
+                self._fairness.serve_prompt(request, self._next_step)
             draft.compute(request, count)
             self._residency.pictures.scatter(request, start, count, draft)
             self._residency.seal(request)
@@ -156,7 +156,7 @@ class Scheduler:
         self._waiting.remove(request)
         insert_by_rank(self._running, request)
         request.status = Status.RUNNING
-        self._turns.enter(request)
+        self._fairness.enter(request)
         return True
 
     def _make_way(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from server.engine.fairness import FORGET_AT, Turns
+from server.engine.fairness import FORGET_AT, Fairness
 from server.messages import Submit
 from tests.engine.fake import FakeRunner, limits, make_submit
 from tests.engine.harness import Harness
@@ -63,14 +63,14 @@ def test_two_floods_share_what_there_is() -> None:
 
 
 def test_within_a_tenant_the_order_of_arrival_stays() -> None:
-    turns = Turns()
+    turns = Fairness()
     places = [turns.place(ONE, 10) for _ in range(5)]
     assert places == sorted(places)
     assert turns.place(FLOOD, 10) == 0
 
 
 def test_tenants_are_not_remembered_for_ever() -> None:
-    turns = Turns()
+    turns = Fairness()
     for number in range(3 * FORGET_AT):
         turns.place(str(number).encode(), 1)
     assert len(turns._next) <= 3 * FORGET_AT
