@@ -7,12 +7,14 @@ pretty as models write it, but never endless.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llguidance.gbnf_to_lark import any_to_lark
 
 from server.errors import invalid
+from server.frontend.regex_size import SIZE_MAX, written_out
 from server.frontend.schema_check import check_schema, objection
 from server.messages import Grammar, GrammarKind
 
@@ -21,6 +23,8 @@ REGEX_CHARS_MAX = 4096
 
 JSON_OPTIONS = {"whitespace_pattern": r"( |\n {0,32})", "coerce_one_of": True}
 """`oneOf` is read as `anyOf`: which alternative an unfinished answer will match is not known."""
+
+LARK_EXPRESSION = re.compile(r"/((?:[^/\\\n]|\\.)+)/")
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
@@ -53,6 +57,7 @@ def regex_grammar(pattern: str, param: str) -> Grammar:
             param=param,
             code="string_above_max_length",
         )
+    _check_repeats([pattern], param)
     return Grammar(GrammarKind.REGEX, pattern)
 
 
@@ -73,6 +78,7 @@ def choice_grammar(choices: Sequence[str], param: str) -> Grammar:
 def free_grammar(text: str, param: str) -> Grammar:
     """A grammar that the client wrote, in Lark's notation or in llama.cpp's GBNF."""
     _check_size(text, param)
+    _check_repeats(LARK_EXPRESSION.findall(text), param)
     # The converter takes seconds over thousands of empty lines.
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     try:
@@ -88,6 +94,17 @@ def free_grammar(text: str, param: str) -> Grammar:
 def literal(text: str) -> str:
     """A string literal of a Lark grammar."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def _check_repeats(expressions: Sequence[str], param: str) -> None:
+    """Some that can be built cannot be followed."""
+    if any(written_out(expression) > SIZE_MAX for expression in expressions):
+        raise invalid(
+            f"Invalid grammar in '{param}': an expression with its repeats written out is longer "
+            f"than {SIZE_MAX}.",
+            param=param,
+            code="invalid_grammar",
+        )
 
 
 def _check_size(text: str, param: str) -> None:

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from server.errors import ApiError, invalid
+from server.frontend.regex_size import SIZE_MAX, written_out
 
 DEPTH_MAX = 32
 NODES_MAX = 5000
@@ -169,6 +170,8 @@ def _check_keywords(node: Mapping[str, Any], pointer: str, param: str) -> None:
     pattern = node.get("pattern", "")
     if not isinstance(pattern, str) or len(pattern) > PATTERN_CHARS_MAX:
         raise objection("pattern", pointer, f"is longer than {PATTERN_CHARS_MAX}", param)
+    if written_out(pattern) > SIZE_MAX:
+        raise objection("pattern", pointer, "repeats too much", param)
     for keyword in COUNTS:
         if not _is_count(node.get(keyword, 0)):
             raise objection(keyword, pointer, f"is no integer from 0 to {REPEATS_MAX}", param)
@@ -211,6 +214,8 @@ def _inner(node: Mapping[str, Any], pointer: str, param: str) -> Iterator[tuple[
         for name, inner in node[keyword].items():
             if keyword == "patternProperties" and len(name) > PATTERN_CHARS_MAX:
                 raise objection(keyword, pointer, f"is longer than {PATTERN_CHARS_MAX}", param)
+            if keyword == "patternProperties" and written_out(name) > SIZE_MAX:
+                raise objection(keyword, pointer, "repeats too much", param)
             yield inner, f"{pointer}/{keyword}/{_escaped(name)}"
     for keyword in LISTS_OF_SCHEMAS:
         if keyword not in node:

@@ -24,6 +24,7 @@ from tests.hostile.case import Case
 
 CASE_S = 10.0
 MEMORY_GROWTH = 1.05
+ROUNDS_MAX = 4
 
 CATEGORIES: dict[str, Sequence[Case]] = {
     "http": wire.HTTP,
@@ -75,7 +76,7 @@ def daemon() -> Iterator[Daemon]:
 def ask(daemon: Daemon, data: bytes) -> tuple[int, str | None]:
     """Status and error code of what the daemon answers."""
     host, port = daemon.url.removeprefix("http://").split(":")
-    answer = b""
+    answer, length = b"", b""
     with socket.create_connection((host, int(port)), timeout=CASE_S) as connection:
         connection.sendall(data)
         while piece := connection.recv(65536):
@@ -85,6 +86,8 @@ def ask(daemon: Daemon, data: bytes) -> tuple[int, str | None]:
             if length and len(body) >= int(length):
                 break
     head, _, body = answer.partition(b"\r\n\r\n")
+    if length:
+        body = body[: int(length)]  # bytes behind a request can be another one
     error = json.loads(body).get("error") or {}
     assert len(error.get("message", "")) <= 300
     return int(head.split()[1]), error.get("code")
@@ -120,14 +123,18 @@ def held_bytes(daemon: Daemon) -> int:
 
 
 def check_memory(daemon: Daemon, cases: Sequence[Case]) -> None:
-    """The second round of the same must not need more than the first."""
+    """Some round of the same must not need more than the one before: what leaks grows each time,
+    what allocators keep does not."""
     daemon.wait_until_idle()
-    before = held_bytes(daemon)
-    for case in cases:
-        ask(daemon, case.wire)
-    daemon.wait_until_idle()
-    after = held_bytes(daemon)
-    assert after <= before * MEMORY_GROWTH, (before, after)
+    held = [held_bytes(daemon)]
+    for _ in range(ROUNDS_MAX):
+        for case in cases:
+            ask(daemon, case.wire)
+        daemon.wait_until_idle()
+        held.append(held_bytes(daemon))
+        if held[-1] <= held[-2] * MEMORY_GROWTH:
+            return
+    raise AssertionError(held)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
