@@ -18,10 +18,10 @@ from server.api.capabilities import capability_routes
 from server.api.chat import chat_routes
 from server.api.completions import completion_routes
 from server.api.document import ERROR_RESPONSE, openapi_document
-from server.api.gate import Gate
+from server.api.gate import HEALTH_PATHS, Gate
 from server.api.middleware import Bounds, Envelope
 from server.api.operations import health_routes, internal_routes, model_routes
-from server.api.playground import playground_routes
+from server.api.playground import playground_paths, playground_routes
 from server.api.response_routes import response_routes
 from server.api.responses import error_response
 from server.api.service import Service
@@ -72,10 +72,12 @@ def create_app(service: Service) -> FastAPI:
         *internal,
     ):
         app.include_router(routes(service))
+    open_paths = HEALTH_PATHS
     if service.settings.playground:
+        open_paths |= playground_paths()
         app.include_router(playground_routes())
     # The last one added is the outermost.
-    app.add_middleware(Gate, keys=service.keys, quotas=service.quotas)
+    app.add_middleware(Gate, keys=service.keys, quotas=service.quotas, open_paths=open_paths)
     app.add_middleware(Bounds, limits=service.settings)
     app.add_middleware(Envelope, metrics=service.metrics, leaving=service.client.leaving)
     app.openapi = functools.cache(functools.partial(openapi_document, app))  # type: ignore[method-assign]

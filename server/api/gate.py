@@ -14,20 +14,31 @@ from server.api.quotas import Quotas
 from server.api.responses import error_response, json_response
 from server.errors import ApiError
 
-OPEN_PATHS = frozenset({"/health", "/livez", "/readyz"})
+HEALTH_PATHS = frozenset({"/health", "/livez", "/readyz"})
 ANTHROPIC_PATH = "/v1/messages"
 
 
 class Gate:
-    """Middleware that answers 401 to whoever has no key, and tells keys what they have left."""
+    """Middleware that answers 401 to whoever has no key, and tells keys what they have left.
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, quotas: Quotas) -> None:
+    Args:
+        open_paths: need no key.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        quotas: Quotas,
+        open_paths: frozenset[str] = HEALTH_PATHS,
+    ) -> None:
         self._app = app
         self._keys = keys
         self._quotas = quotas
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         try:

@@ -78,6 +78,11 @@ def playground_routes() -> APIRouter:
     return router
 
 
+def playground_paths() -> frozenset[str]:
+    """Every path of the page: none tells more than the package does, so none needs a key."""
+    return frozenset({"/", *(f"/playground/{p.relative_to(FOLDER).as_posix()}" for p in _paths())})
+
+
 def _paths() -> list[Path]:
     return [path for path in sorted(FOLDER.rglob("*")) if path.suffix in MEDIA_TYPES]
 

@@ -41,9 +41,10 @@ def bearer(name: str) -> dict[str, str]:
         "/v1/capabilities",
         "/nothing",
         "/health/",
-        "//health",
+        "/.//health",
         "/HEALTH",
         "/health%2f..%2fversion",
+        "/playground/none.js",
         "/v1/responses/resp_1",
     ],
 )
@@ -57,6 +58,13 @@ def test_every_path_needs_a_key(rig: tuple[RunningApi, FakeEngine], path: str) -
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
 def test_probes_do_not(rig: tuple[RunningApi, FakeEngine], path: str) -> None:
     assert rig[0].client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/playground/index.html"])
+def test_the_playground_loads_without_one(rig: tuple[RunningApi, FakeEngine], path: str) -> None:
+    """It asks for the key itself."""
+    assert rig[0].client.get(path).status_code == 200
+    assert rig[0].client.get("/playground/../version").status_code == 401
 
 
 def test_anthropics_shape(rig: tuple[RunningApi, FakeEngine]) -> None:
