@@ -36,7 +36,7 @@ test-storm: $(VENV)/.test
 # The playground in a real browser; installs Debian's Chromium where there is none; needs npm.
 test-page: $(VENV)/.test
 	scripts/page_tools .cache/page
-	$(BIN)/python -m pytest --numprocesses 2 tests/page $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --timeout 300 tests/page $(ARGS)
 
 # The README's pictures of the playground; ARGS="--model FOLDER".
 screenshots: $(VENV)/.test
