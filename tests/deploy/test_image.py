@@ -1,0 +1,133 @@
+"""The CPU image: built from a bare Debian, run without rights, asked about a picture, ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.chart import CHART, ROOT, find, render
+from tests.deploy.containers import (
+    IMAGE,
+    PODMAN,
+    READ_ONLY,
+    WORK,
+    Container,
+    build_image,
+    podman,
+    run,
+    wait_until_ready,
+)
+
+pytestmark = pytest.mark.timeout(1200)
+ASK = (CHART / "files/ask.py").read_text(encoding="utf-8")
+LARGEST_BYTES = 1_500_000_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image() -> dict[str, Any]:
+    """What podman says of the image."""
+    build_image()
+    found: dict[str, Any] = json.loads(podman("image", "inspect", IMAGE))[0]
+    return found
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[Container]:
+    """One run as careful operators do; shared, so leave it as it was."""
+    with Container(READ_ONLY) as container:
+        container.wait_until_ready()
+        yield container
+
+
+def test_the_image_is_small(image: dict[str, Any]) -> None:
+    assert image["Size"] < LARGEST_BYTES
+
+
+def test_the_image_says_what_it_is(image: dict[str, Any]) -> None:
+    assert image["Config"]["User"] == "10001:0"
+    assert image["Config"]["Entrypoint"] == ["tini", "--", "internvl-serve"]
+    labels = image["Config"]["Labels"]
+    for name in ("source", "revision", "version", "licenses"):
+        assert labels[f"org.opencontainers.image.{name}"]
+
+
+def test_nothing_of_the_build_is_left() -> None:
+    listed = podman(
+        "run", "--rm", "--entrypoint", "sh", IMAGE, "-c",
+        "ls /run/secrets /src /root/.cache /opt/venv/bin/pip 2>/dev/null; "
+        "find / -xdev -perm -4000 -user root -newer /opt/healthcheck.py 2>/dev/null",
+    )  # fmt: skip
+    assert listed == ""
+
+
+def test_it_answers_about_a_picture_without_rights(container: Container) -> None:
+    answer = container.execute("python", "-c", ASK, env={"SERVER": "http://127.0.0.1:8000"})
+    assert json.loads(answer)["usage"]["prompt_tokens"] > 0
+    status = container.execute("cat", "/proc/1/status")
+    assert "CapEff:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+    assert container.execute("id", "-u").strip() == "10001"
+    podman("healthcheck", "run", container.name)
+
+
+def test_any_user_of_group_0_may_run_it() -> None:
+    with Container((*READ_ONLY, "--user", "12345:0")) as other:
+        other.wait_until_ready()
+        other.execute("python", "-c", ASK, env={"SERVER": "http://127.0.0.1:8000"})
+        assert other.execute("id", "-u").strip() == "12345"
+        other.execute("sh", "-c", "touch /cache/a /home/app/b || test -e /cache")
+
+
+def test_sigterm_lets_a_stream_end() -> None:
+    serve = ("serve", "--cpu-threads", "1", "--drain-grace-s", "1", "--drain-timeout-s", "60")
+    with Container(READ_ONLY, serve) as ending:
+        ending.wait_until_ready()
+        model = ending.http.get("/v1/models").json()["data"][0]["id"]
+        body = {"model": model, "prompt": "a", "max_tokens": 400, "stream": True}
+        body |= {"ignore_eos": True}
+        stop = threading.Thread(target=podman, args=("stop", "--time", "90", ending.name))
+        with ending.http.stream("POST", "/v1/completions", json=body) as stream:
+            lines = [line for line in stream.iter_lines() if line]
+            del lines
+        stop.start()
+        stop.join()
+        assert ending.inspect()["State"]["ExitCode"] == 0
+
+
+def test_podman_runs_the_rendered_deployment(tmp_path: Path) -> None:
+    values = {"settings": {"cpu_threads": 1}, "image": {"repository": "localhost/internvl-serve"}}
+    deployment = find(render(values), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    pod["containers"][0]["ports"][0]["hostPort"] = 18437
+    manifest = tmp_path / "deployment.yaml"
+    manifest.write_text(yaml.safe_dump(deployment), encoding="utf-8")
+    podman("play", "kube", str(manifest), timeout_s=120)
+    try:
+        import httpx  # noqa: PLC0415
+
+        with httpx.Client(base_url="http://127.0.0.1:18437", timeout=60) as http:
+            wait_until_ready(http, lambda: podman("ps", "--all"))
+            assert http.get("/v1/models").status_code == 200
+    finally:
+        podman("play", "kube", "--down", str(manifest), timeout_s=200)
+
+
+def test_the_bill_of_materials_names_what_is_in_it(tmp_path: Path) -> None:
+    cyclonedx = shutil.which("cyclonedx-py")
+    assert cyclonedx
+    run(
+        "env", f"CONTAINER={' '.join(PODMAN)}", f"CYCLONEDX={cyclonedx}",
+        str(ROOT / "deploy/docker/sbom.sh"), IMAGE, str(tmp_path),
+    )  # fmt: skip
+    bill = json.loads((tmp_path / "python.cdx.json").read_text(encoding="utf-8"))
+    names = {component["name"].lower() for component in bill["components"]}
+    assert {"torch", "uvicorn", "pillow"} <= names
+    assert "\nlibc6\t" in (tmp_path / "debian.tsv").read_text(encoding="utf-8")
+    assert WORK.exists()
