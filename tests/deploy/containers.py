@@ -19,7 +19,7 @@ import httpx
 
 from tests.deploy.chart import ROOT
 
-WORK = ROOT / ".cache/deploy"
+WORK = (ROOT / ".cache/deploy").resolve()
 STORAGE = ["--root", str(WORK / "storage"), "--runroot", str(WORK / "run")]
 STORAGE += ["--storage-driver", "overlay"]
 # runc, because crun of Debian 12 does not run where control groups are mixed.
