@@ -3,9 +3,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 # Parts of the tests that have a target of their own, because of what they need.
-APART := clients hosts hostile observability page
+APART := clients deploy hosts hostile observability page
 .PHONY: serve test $(APART:%=test-%) test-description test-storm
-.PHONY: lint types format docs eval bench screenshots clean
+.PHONY: lint types format docs chart eval bench screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/internvl-serve serve $(ARGS)
@@ -48,6 +48,16 @@ test-observability: $(VENV)/.test
 	scripts/install_prometheus
 	$(BIN)/python -m pytest tests/observability $(ARGS)
 
+# Chart and images with the real tools; needs root on Debian, node and npm, and installs the rest.
+test-deploy: $(VENV)/.deploy
+	$(BIN)/python -m pytest tests/deploy $(ARGS)
+
+# What the chart takes from elsewhere: settings, alerts, dashboard, the table of its README.
+chart: $(VENV)/.deploy
+	$(BIN)/python -m scripts.chart_files
+	.cache/deploy/node_modules/.bin/readme-generator --values deploy/helm/internvl-serve/values.yaml \
+	    --readme deploy/helm/internvl-serve/README.md >/dev/null
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -80,3 +90,8 @@ $(VENV)/.serve: pyproject.toml
 $(VENV)/.test: pyproject.toml
 	scripts/install $(VENV) test
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.deploy: $(VENV)/.test tests/deploy/package-lock.json scripts/install_deploy_tools
+	scripts/install_deploy_tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[deploy]"
+	touch $@

@@ -47,12 +47,13 @@ def podman(*arguments: str, timeout_s: float = 60) -> str:
 
 
 def build_image(target: str = "cpu") -> None:
-    """Builds the image from the Dockerfile; layers that did not change are reused."""
+    """Builds the image from the Dockerfile, without a cache of layers: buildah would write the
+    large ones several times over."""
     if BASE not in podman("images", "--format", "{{.Repository}}:{{.Tag}}"):
         _import_base()
     secret, mounts, torch_index = _pip_configuration()
     command = ["buildah", *STORAGE, "bud", "--isolation", "chroot", "--network", "host"]
-    command += ["--pull-never", "--layers", "--format", "docker", "--target", target]
+    command += ["--pull-never", "--layers=false", "--format", "docker", "--target", target]
     command += ["--build-arg", f"BASE_IMAGE={BASE}", *torch_index, *mounts]
     command += ["--secret", f"id=pip_conf,src={secret}", "--file", "deploy/docker/Dockerfile"]
     run(*command, "--tag", IMAGE, ".", timeout_s=900)
