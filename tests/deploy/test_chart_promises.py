@@ -172,9 +172,7 @@ def test_every_volume_is_mounted_and_every_mount_has_a_volume() -> None:
         for pod in pod_templates(render(values_of(profile_name(profile)))):
             volumes = {volume["name"] for volume in pod["spec"].get("volumes", [])}
             containers = pod["spec"]["containers"] + pod["spec"].get("initContainers", [])
-            mounts = {
-                mount["name"] for one in containers for mount in one.get("volumeMounts", [])
-            }
+            mounts = {mount["name"] for one in containers for mount in one.get("volumeMounts", [])}
             assert volumes == mounts, profile.name
 
 

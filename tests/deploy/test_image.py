@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -17,7 +18,6 @@ from tests.deploy.containers import (
     IMAGE,
     PODMAN,
     READ_ONLY,
-    WORK,
     Container,
     build_image,
     podman,
@@ -59,12 +59,8 @@ def test_the_image_says_what_it_is(image: dict[str, Any]) -> None:
 
 
 def test_nothing_of_the_build_is_left() -> None:
-    listed = podman(
-        "run", "--rm", "--entrypoint", "sh", IMAGE, "-c",
-        "ls /run/secrets /src /root/.cache /opt/venv/bin/pip 2>/dev/null; "
-        "find / -xdev -perm -4000 -user root -newer /opt/healthcheck.py 2>/dev/null",
-    )  # fmt: skip
-    assert listed == ""
+    command = "ls /run/secrets /src /root/.cache /opt/venv/bin/pip 2>/dev/null || true"
+    assert podman("run", "--rm", "--entrypoint", "sh", IMAGE, "-c", command) == ""
 
 
 def test_it_answers_about_a_picture_without_rights(container: Container) -> None:
@@ -78,11 +74,12 @@ def test_it_answers_about_a_picture_without_rights(container: Container) -> None
 
 
 def test_any_user_of_group_0_may_run_it() -> None:
-    with Container((*READ_ONLY, "--user", "12345:0")) as other:
+    writable = ("--volume", "/cache", "--user", "12345:0")
+    with Container((*READ_ONLY, *writable)) as other:
         other.wait_until_ready()
         other.execute("python", "-c", ASK, env={"SERVER": "http://127.0.0.1:8000"})
         assert other.execute("id", "-u").strip() == "12345"
-        other.execute("sh", "-c", "touch /cache/a /home/app/b || test -e /cache")
+        other.execute("touch", "/cache/kernel")
 
 
 def test_sigterm_lets_a_stream_end() -> None:
@@ -91,13 +88,17 @@ def test_sigterm_lets_a_stream_end() -> None:
         ending.wait_until_ready()
         model = ending.http.get("/v1/models").json()["data"][0]["id"]
         body = {"model": model, "prompt": "a", "max_tokens": 400, "stream": True}
-        body |= {"ignore_eos": True}
         stop = threading.Thread(target=podman, args=("stop", "--time", "90", ending.name))
-        with ending.http.stream("POST", "/v1/completions", json=body) as stream:
-            lines = [line for line in stream.iter_lines() if line]
-            del lines
-        stop.start()
+        with ending.http.stream(
+            "POST", "/v1/completions", json=body | {"ignore_eos": True}
+        ) as stream:
+            events = (line for line in stream.iter_lines() if line.startswith("data: "))
+            next(events)
+            stop.start()
+            rest = list(events)
         stop.join()
+        assert rest[-1] == "data: [DONE]"
+        assert '"finish_reason":"length"' in "".join(rest)
         assert ending.inspect()["State"]["ExitCode"] == 0
 
 
@@ -110,8 +111,6 @@ def test_podman_runs_the_rendered_deployment(tmp_path: Path) -> None:
     manifest.write_text(yaml.safe_dump(deployment), encoding="utf-8")
     podman("play", "kube", str(manifest), timeout_s=120)
     try:
-        import httpx  # noqa: PLC0415
-
         with httpx.Client(base_url="http://127.0.0.1:18437", timeout=60) as http:
             wait_until_ready(http, lambda: podman("ps", "--all"))
             assert http.get("/v1/models").status_code == 200
@@ -130,4 +129,3 @@ def test_the_bill_of_materials_names_what_is_in_it(tmp_path: Path) -> None:
     names = {component["name"].lower() for component in bill["components"]}
     assert {"torch", "uvicorn", "pillow"} <= names
     assert "\nlibc6\t" in (tmp_path / "debian.tsv").read_text(encoding="utf-8")
-    assert WORK.exists()

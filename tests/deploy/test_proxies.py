@@ -20,6 +20,8 @@ from tests.deploy.chart import find, render, values_of
 from tests.deploy.proxies import envoy, nginx, nginx_directives
 from tests.e2e.daemon import MODEL, Daemon, running
 
+pytestmark = pytest.mark.timeout(300)
+
 TOKENS = 400
 Proxy = Callable[[Path, str], AbstractContextManager[str]]
 

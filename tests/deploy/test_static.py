@@ -36,14 +36,15 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 
 def test_shell_scripts_pass_shellcheck() -> None:
-    scripts = [path for path in (ROOT / "scripts").iterdir() if path.is_file()]
-    shell = [path for path in scripts if path.read_bytes().startswith(b"#!/bin/sh")]
-    check(tool("shellcheck"), *shell, DOCKER / "sbom.sh")
+    scripts = [ROOT / "scripts" / name for name in ("lock_image", "install_deploy_tools")]
+    check(tool("shellcheck"), *scripts, DOCKER / "sbom.sh")
 
 
 def test_yaml_passes_yamllint() -> None:
     files = [*DOCKER.glob("*.yaml"), *CHART.glob("*.yaml"), *CHART.glob("ci/*.yaml")]
-    rules = "{extends: default, rules: {line-length: {max: 140}, braces: disable, brackets: disable, "
+    rules = (
+        "{extends: default, rules: {line-length: {max: 140}, braces: disable, brackets: disable, "
+    )
     rules += "document-start: disable, comments: {min-spaces-from-content: 1}}}"
     check(tool("yamllint"), "--strict", "-d", rules, *files)
 

@@ -15,14 +15,16 @@ START_S = 30
 
 
 class Prometheus:
-    """Runs Debian's `prometheus` in a folder of its own; `with` ends it."""
+    """Runs Debian's `prometheus` in a folder of its own; `with` ends it.
 
-    def __init__(self, folder: Path, target: str) -> None:
+    Args:
+        static_configs: targets and their labels, as Prometheus takes them.
+    """
+
+    def __init__(self, folder: Path, static_configs: list[dict[str, Any]]) -> None:
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-            "scrape_configs": [
-                {"job_name": "internvl-serve", "static_configs": [{"targets": [target]}]}
-            ],
+            "scrape_configs": [{"job_name": "internvl-serve", "static_configs": static_configs}],
         }
         # JSON is YAML.
         (folder / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")

@@ -71,7 +71,8 @@ def prometheus(
 ) -> Iterator[tuple[Prometheus, Result]]:
     """After load of all kinds, a refusal and an error."""
     target = daemon.url.removeprefix("http://")
-    with Prometheus(tmp_path_factory.mktemp("prometheus"), target) as prometheus:
+    configs = [{"targets": [target]}]
+    with Prometheus(tmp_path_factory.mktemp("prometheus"), configs) as prometheus:
         prometheus.wait_for("up", 1)
         prometheus.wait_for("internvl_steps_total >= bool 0", 1)
         for n in (9, 0):  # more choices than may be open, and none
