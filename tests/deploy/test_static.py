@@ -82,3 +82,9 @@ def test_locks_are_of_what_the_project_asks_for() -> None:
         for requirement in wanted:
             match = re.match(r"[\w.\-]+", requirement)
             assert match and match[0].lower() in locked, f"{requirement}: run scripts/lock_image"
+
+
+@pytest.mark.parametrize("page", [DOCKER / "README.md", CHART / "README.md"])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
