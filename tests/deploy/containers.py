@@ -28,12 +28,12 @@ PODMAN += ["--events-backend", "file"]
 BASE, IMAGE = "localhost/debian:bookworm-slim", "localhost/internvl-serve:0.1.0-cpu"
 READY_S = 120
 
-NOT_IN_SLIM = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info")
-NOT_IN_SLIM += ("var/cache/apt/archives", "var/lib/apt/lists")
+NOT_IN_SLIM = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"]
+NOT_IN_SLIM += ["var/cache/apt/archives", "var/lib/apt/lists"]
 """What Debian's own slim images leave out."""
 
-READ_ONLY = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL")
-READ_ONLY += ("--security-opt", "no-new-privileges", "--shm-size", "512m", "--pids-limit", "300")
+READ_ONLY = "--read-only --tmpfs /tmp --cap-drop ALL --shm-size 512m --pids-limit 300".split()
+READ_ONLY += ["--security-opt", "no-new-privileges"]
 """How a careful operator runs it."""
 
 
@@ -102,7 +102,7 @@ def _pip_configuration() -> tuple[Path, list[str], list[str]]:
 class Container:
     """A running container of the image; `with` removes it."""
 
-    options: tuple[str, ...]
+    options: list[str]
     arguments: tuple[str, ...] = ("serve", "--cpu-threads", "1")
     name: str = field(default_factory=lambda: f"internvl-{uuid4().hex[:8]}")
     http: httpx.Client = field(init=False)

@@ -74,8 +74,8 @@ def test_it_answers_about_a_picture_without_rights(container: Container) -> None
 
 
 def test_any_user_of_group_0_may_run_it() -> None:
-    writable = ("--volume", "/cache", "--user", "12345:0")
-    with Container((*READ_ONLY, *writable)) as other:
+    writable = ["--volume", "/cache", "--user", "12345:0"]
+    with Container([*READ_ONLY, *writable]) as other:
         other.wait_until_ready()
         other.execute("python", "-c", ASK, env={"SERVER": "http://127.0.0.1:8000"})
         assert other.execute("id", "-u").strip() == "12345"
