@@ -32,7 +32,17 @@ NOT_IN_SLIM = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/
 NOT_IN_SLIM += ["var/cache/apt/archives", "var/lib/apt/lists"]
 """What Debian's own slim images leave out."""
 
-READ_ONLY = "--read-only --tmpfs /tmp --cap-drop ALL --shm-size 512m --pids-limit 300".split()
+READ_ONLY = [
+    "--read-only",
+    "--tmpfs",
+    "/tmp",
+    "--cap-drop",
+    "ALL",
+    "--shm-size",
+    "512m",
+    "--pids-limit",
+    "300",
+]
 READ_ONLY += ["--security-opt", "no-new-privileges"]
 """How a careful operator runs it."""
 
