@@ -70,7 +70,7 @@ def build_image(target: str = "cpu") -> None:
     command += ["--pull-never", "--layers=false", "--format", "docker", "--target", target]
     command += ["--build-arg", f"BASE_IMAGE={BASE}", *torch_index, *mounts]
     command += ["--secret", f"id=pip_conf,src={secret}", "--file", "deploy/docker/Dockerfile"]
-    run(*command, "--tag", IMAGE, ".", timeout_s=900)
+    run(*command, "--tag", IMAGE, ".", timeout_s=1100)
 
 
 def _import_base() -> None:
