@@ -91,7 +91,12 @@ def work(settings: Settings) -> int:
         log.info(
             "internvl-serve %s, node %d of %d", __version__, settings.node_rank, settings.nnodes
         )
-        checkpoint = locate(settings.model, settings.revision, Path(scratch_dir))
+        checkpoint = locate(
+            settings.model,
+            settings.revision,
+            Path(scratch_dir),
+            weights=settings.load_format != "dummy",
+        )
         return Worker(settings, checkpoint).run()
 
 

@@ -6,7 +6,6 @@ what differs. Strangers that connect and say nothing sensible are dropped.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import queue
@@ -22,9 +21,11 @@ from server.errors import StartupError
 from server.link import End, Failed, FromHead, FromWorker, Join, Line, LineLostError, Start, Stop
 from server.settings import Settings
 
-OF_ONE_HOST = {"node_rank", "master_addr", "master_port", "model", "host", "port"}
-OF_ONE_HOST |= {"cpu_threads", "log_level", "log_format", "join_timeout_s"}
-"""Settings in which hosts may differ."""
+SHARED = {"nnodes", "tensor_parallel_size", "pipeline_parallel_size", "collective_timeout_s"}
+SHARED |= {"vision_tensor_parallel_size", "device", "dtype", "attention_backend", "quantization"}
+SHARED |= {"load_format", "max_model_len", "max_num_seqs", "kv_cache_blocks", "kv_cache_gib"}
+SHARED |= {"step_token_budget", "target_step_ms", "image_cache_slots"}
+"""Settings that ranks on all hosts must have in common."""
 
 RETRY_S = 0.5
 
@@ -119,8 +120,8 @@ class Hosts:
     def _fault(self, join: Join) -> str | None:
         if join.version != __version__:
             return f"it runs version {join.version}, the head {__version__}"
-        own = self._settings.model_dump(mode="json")
-        for name in sorted(own.keys() - OF_ONE_HOST):
+        own = shared(self._settings)
+        for name in sorted(own):
             if join.settings.get(name) != own[name]:
                 flag = f"--{name.replace('_', '-')}"
                 return f"it has {flag} {join.settings.get(name)}, the head {own[name]}"
@@ -149,6 +150,11 @@ class Hosts:
     def _send(self, message: FromHead) -> None:
         for line in list(self._lines.values()):
             line.send(message)
+
+
+def shared(settings: Settings) -> dict[str, Any]:
+    """What a host tells of its settings: nothing secret is among it."""
+    return settings.model_dump(mode="json", include=SHARED)
 
 
 def digest(checkpoint: Path) -> str:
@@ -195,8 +201,7 @@ def resolve(name: str) -> str:
 def meeting_socket(address: str) -> socket.socket:
     """Where the ranks of one start meet: a free port of the head."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with contextlib.ExitStack():
-        return socket.create_server((address, 0), family=family)
+    return socket.create_server((address, 0), family=family)
 
 
 def check_hosts(settings: Settings) -> None:

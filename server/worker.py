@@ -23,7 +23,7 @@ from server import __version__
 from server.child import Assignment
 from server.children import ENGINE, Children, Exited, Signalled, on_signal
 from server.distributed.place import Place
-from server.hosts import RETRY_S, digest
+from server.hosts import RETRY_S, digest, shared
 from server.link import End, Failed, FromHead, Join, Line, LineLostError, Start, Stop
 from server.settings import Settings
 
@@ -107,8 +107,8 @@ class Worker:
     def _serve(self, line: Line[FromHead], run_dir: str) -> int | None:
         """Does what the head says; None when it is lost."""
         settings = self._settings
-        sent = settings.model_dump(mode="json")
-        line.send(Join(settings.node_rank, __version__, digest(self._checkpoint), sent))
+        model = digest(self._checkpoint)
+        line.send(Join(settings.node_rank, __version__, model, shared(settings)))
         threading.Thread(target=self._read, args=(line,), daemon=True).start()
         while True:
             match self._events.get():

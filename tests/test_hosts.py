@@ -10,7 +10,7 @@ import pytest
 
 from server import __version__
 from server.errors import StartupError
-from server.hosts import FailedThere, Hosts, Joined, Lost, check_hosts, digest
+from server.hosts import FailedThere, Hosts, Joined, Lost, check_hosts, digest, shared
 from server.link import End, Failed, FromHead, Join, Line, LineLostError, Start
 from server.settings import Settings
 
@@ -37,7 +37,7 @@ class Head:
 
     def join(self, **changes: Any) -> Line[FromHead]:
         values: dict[str, Any] = {"node": 1, "version": __version__, "model": self.model}
-        values["settings"] = self.settings.model_dump(mode="json")
+        values["settings"] = shared(self.settings)
         line = self.call()
         line.send(Join(**(values | changes)))
         return line
@@ -75,7 +75,7 @@ def test_a_host_joins_is_told_to_start_reports_and_is_lost(head: Head) -> None:
         ({"node": 2}, "--node-rank 2 is not between 1 and 1"),
         ({"model": "another"}, "its model is another one"),
         (
-            {"settings": Settings(**FLAGS, max_num_seqs=7).model_dump(mode="json")},
+            {"settings": shared(Settings(**FLAGS, max_num_seqs=7))},
             "it has --max-num-seqs 7, the head 32",
         ),
     ],
@@ -89,6 +89,11 @@ def test_what_does_not_fit_is_refused(head: Head, changes: dict[str, Any], reaso
         line.receive()
     assert head.hosts.missing == [1]
     line.close()
+
+
+def test_no_secret_crosses_the_network() -> None:
+    told = shared(Settings(**FLAGS, api_keys=("team sk-secret",)))
+    assert "sk-secret" not in str(told)
 
 
 def test_a_number_is_taken_once(head: Head) -> None:
