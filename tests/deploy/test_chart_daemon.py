@@ -20,10 +20,6 @@ GROUP = {
 """What the controller adds to every container of a group of two."""
 
 
-KNOWN = [one for one in PROFILES if "nnodes" in Settings.model_fields or one.stem[:5] != "multi"]
-"""Groups of hosts come with the setting `nnodes`."""
-
-
 def settings_of(pod: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Settings:
     """What the daemon in this pod would run with."""
     container = pod["spec"]["containers"][0]
@@ -38,7 +34,7 @@ def settings_of(pod: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Setting
     return Settings(**flags)
 
 
-@pytest.mark.parametrize("profile", KNOWN, ids=profile_name)
+@pytest.mark.parametrize("profile", PROFILES, ids=profile_name)
 def test_the_daemon_takes_every_profile(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = values_of(profile_name(profile))
     for pod in server_pods(render(values)):
@@ -47,10 +43,9 @@ def test_the_daemon_takes_every_profile(profile: Path, monkeypatch: pytest.Monke
         assert settings.log_format == "json"
         for name, value in values.get("settings", {}).items():
             assert getattr(settings, name) == value
-        found = settings.model_dump()
         if values.get("parallel", {}).get("nodes"):
-            assert (found["nnodes"], found["node_rank"]) == (2, 1)
-            assert found["master_addr"] == GROUP["LWS_LEADER_ADDRESS"]
+            assert (settings.nnodes, settings.node_rank) == (2, 1)
+            assert settings.master_addr == GROUP["LWS_LEADER_ADDRESS"]
         assert settings.tensor_parallel_size == values.get("parallel", {}).get("tensor", 1)
 
 
