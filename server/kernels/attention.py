@@ -123,6 +123,18 @@ def write(cache: KVCache, layer: int, kv_indices: Tensor, k: Tensor, v: Tensor) 
     values.index_copy_(0, kv_indices, v)
 
 
+class WritesFirst:
+    """Of an `AttentionBatch` whose `attend` reads all keys and values from the cache."""
+
+    __slots__ = ()
+
+    def write_and_attend(
+        self: AttentionBatch, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
+    ) -> Tensor:
+        write(cache, layer, self.kv_indices, k, v)
+        return self.attend(layer, q, cache)
+
+
 def row_ends(lengths: Sequence[int], device: torch.device) -> Tensor:
     """Where rows of these lengths begin, and the end of the last: [rows + 1] int32."""
     ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)

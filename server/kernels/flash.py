@@ -14,13 +14,13 @@ import torch
 from flash_attn import flash_attn_varlen_func
 from torch import Tensor
 
-from server.kernels.attention import KVCache, row_ends, write
+from server.kernels.attention import KVCache, WritesFirst, row_ends
 
 BLOCK_SIZE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class FlashBatch:
+class FlashBatch(WritesFirst):
     """An `AttentionBatch`; arguments and shapes are described there."""
 
     positions: Tensor
@@ -72,12 +72,6 @@ class FlashBatch:
             longest_context=longest_context,
             block_tables=block_tables.int(),
         )
-
-    def write_and_attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
-    ) -> Tensor:
-        write(cache, layer, self.kv_indices, k, v)
-        return self.attend(layer, q, cache)
 
     def attend(self, layer: int, q: Tensor, cache: KVCache) -> Tensor:
         attended: Tensor = flash_attn_varlen_func(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from server.kernels.attention import KVCache, row_ends, write
+from server.kernels.attention import KVCache, WritesFirst, row_ends
 
 BLOCK_SIZE = 128
 """A tile of keys: pages of whole tiles are read by the copy engine."""
@@ -31,7 +31,7 @@ flash_attn_with_kvcache = _interface().flash_attn_with_kvcache
 
 
 @dataclass(frozen=True, slots=True)
-class Flash3Batch:
+class Flash3Batch(WritesFirst):
     """An `AttentionBatch`; arguments and shapes are described there."""
 
     positions: Tensor
@@ -80,12 +80,6 @@ class Flash3Batch:
             longest_query=1,
             block_tables=block_tables.int(),
         )
-
-    def write_and_attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
-    ) -> Tensor:
-        write(cache, layer, self.kv_indices, k, v)
-        return self.attend(layer, q, cache)
 
     def attend(self, layer: int, q: Tensor, cache: KVCache) -> Tensor:
         attended: Tensor = flash_attn_with_kvcache(

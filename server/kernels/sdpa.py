@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from server.kernels.attention import KVCache, write
+from server.kernels.attention import KVCache, WritesFirst
 
 BLOCK_SIZE = 16
 """Tokens of a block: finer blocks find more shared prefixes, coarser ones need smaller tables."""
@@ -85,7 +85,7 @@ class _ChunkRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SdpaBatch:
+class SdpaBatch(WritesFirst):
     """An `AttentionBatch`; arguments and shapes are described there."""
 
     positions: Tensor
@@ -115,12 +115,6 @@ class SdpaBatch:
         for keys, members in decode.items():
             rows.append(layout.decode(members, keys))
         return cls(positions, kv_indices, tuple(rows))
-
-    def write_and_attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
-    ) -> Tensor:
-        write(cache, layer, self.kv_indices, k, v)
-        return self.attend(layer, q, cache)
 
     def attend(self, layer: int, q: Tensor, cache: KVCache) -> Tensor:
         keys, values = cache.layer(layer)

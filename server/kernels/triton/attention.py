@@ -13,7 +13,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from server.kernels.attention import KVCache, write
+from server.kernels.attention import KVCache, WritesFirst
 from server.kernels.triton.decode import paged_decode
 from server.kernels.triton.prefill import paged_prefill, query_tiles
 
@@ -22,7 +22,7 @@ BLOCK_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class TritonBatch:
+class TritonBatch(WritesFirst):
     """An `AttentionBatch`; arguments and shapes are described there."""
 
     positions: Tensor
@@ -85,12 +85,6 @@ class TritonBatch:
             longest_decode=longest_context,
             tiles=positions.new_empty((0, 4), dtype=torch.int32),
         )
-
-    def write_and_attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
-    ) -> Tensor:
-        write(cache, layer, self.kv_indices, k, v)
-        return self.attend(layer, q, cache)
 
     def attend(self, layer: int, q: Tensor, cache: KVCache) -> Tensor:
         keys, values = cache.keys[layer], cache.values[layer]
