@@ -19,6 +19,7 @@ from typing import Any
 from server import __version__
 from server.errors import StartupError
 from server.link import End, Failed, FromHead, FromWorker, Join, Line, LineLostError, Start, Stop
+from server.listening import bind
 from server.settings import Settings
 
 SHARED = {"nnodes", "tensor_parallel_size", "pipeline_parallel_size", "collective_timeout_s"}
@@ -176,9 +177,7 @@ def listen_as_head(settings: Settings) -> socket.socket:
     deadline_s = time.monotonic() + settings.join_timeout_s
     while True:
         try:
-            host = resolve(settings.master_addr)
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, settings.master_port), family=family)
+            return bind(resolve(settings.master_addr), settings.master_port)
         except socket.gaierror as error:
             if time.monotonic() > deadline_s:
                 raise StartupError(
@@ -200,8 +199,7 @@ def resolve(name: str) -> str:
 
 def meeting_socket(address: str) -> socket.socket:
     """Where the ranks of one start meet: a free port of the head."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return socket.create_server((address, 0), family=family)
+    return bind(address, 0)
 
 
 def check_hosts(settings: Settings) -> None:

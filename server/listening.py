@@ -16,14 +16,19 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         StartupError: the address cannot be bound.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return bind(host, port)
     except OSError as error:
         raise StartupError(
             f"cannot listen on {host}, port {port} ({error.strerror}): choose another --port, or "
             "0 for a free one"
         ) from None
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket of the family that the numeric address or name is of. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
 def address(listener: socket.socket) -> str:

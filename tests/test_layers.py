@@ -54,7 +54,7 @@ ALLOWED = {
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
     "children": LEAVES | {"child"},
     "link": LEAVES,
-    "hosts": LEAVES | {"link"},
+    "hosts": LEAVES | {"link", "listening"},
     "supervisor": LEAVES
     | {"child", "children", "distributed.place", "heartbeat", "hosts", "listening"},
     "worker": LEAVES | {"child", "children", "distributed.place", "hosts", "link"},
