@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image, ImageDraw
 from playwright.sync_api import ConsoleMessage, Dialog, Page, Request, Response
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 FILES_TO_PAGE = """files => {
     const transfer = new DataTransfer();
@@ -39,15 +40,24 @@ class Playground:
         """Statuses of requests that the daemon refused; the browser's console names them too."""
         self.bodies: list[dict[str, Any]] = []
         """Of the chat requests so far."""
+        self._unanswered: list[str] = []
         tab.on("console", self._hear)
         tab.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         tab.on("dialog", self._see_dialog)
         tab.on("request", self._see_request)
         tab.on("response", self._see_response)
+        tab.on("requestfailed", self._see_failure)
 
     def open(self, path: str = "/") -> None:
+        self._unanswered.clear()
         self.tab.goto(f"{self.url}{path}")
-        self.tab.wait_for_selector("#state.ready", state="attached")
+        try:
+            self.tab.wait_for_selector("#state.ready", state="attached")
+        except PlaywrightTimeoutError as error:
+            error.add_note(f"state: {self.tab.locator('#state-text').inner_text()!r}")
+            error.add_note(f"hidden: {self.tab.evaluate('document.hidden')}")
+            error.add_note(f"complaints: {self.complaints}; unanswered: {self._unanswered}")
+            raise
 
     def ask(self, text: str) -> None:
         self.tab.fill("#question", text)
@@ -136,6 +146,7 @@ class Playground:
 
     def _see_request(self, request: Request) -> None:
         address = urlsplit(request.url)
+        self._unanswered.append(request.url)
         if address.scheme not in ("data", "blob") and not request.url.startswith(self.url):
             self.complaints.append(f"request to {request.url}")
         if address.path.endswith("/v1/chat/completions"):
@@ -143,8 +154,17 @@ class Playground:
             self.bodies.append(body)
 
     def _see_response(self, response: Response) -> None:
+        self._forget(response.request)
         if response.status >= 400 and response.url.endswith("/v1/chat/completions"):
             self.refused.append(response.status)
+
+    def _see_failure(self, request: Request) -> None:
+        self._forget(request)
+        self._unanswered.append(f"{request.url}: {request.failure}")
+
+    def _forget(self, request: Request) -> None:
+        if request.url in self._unanswered:
+            self._unanswered.remove(request.url)
 
 
 def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (224, 224)) -> bytes:

@@ -102,3 +102,10 @@ def test_metrics_elsewhere_leave_the_rest(page: Playground) -> None:
     page.open()
     expect(page.tab.locator("#state-text")).to_have_text("Ready")
     expect(page.tab.locator("#load")).to_be_empty()
+
+
+def test_a_server_that_does_not_answer_is_found_again(page: Playground) -> None:
+    page.tab.route("**/version", lambda _: None)
+    expect(page.tab.locator("#state-text")).to_have_text("Not reachable", timeout=60_000)
+    page.tab.unroute("**/version")
+    expect(page.tab.locator("#state-text")).to_have_text("Ready")

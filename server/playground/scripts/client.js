@@ -5,6 +5,8 @@ import { readEvents } from "./sse.js";
 
 export const CHAT_PATH = "v1/chat/completions";
 
+const PATIENCE_MS = 5000; // what is not the model's work is answered at once, or not at all
+
 export const address = (path) => new URL(path, document.baseURI).href;
 
 export class Client {
@@ -17,7 +19,7 @@ export class Client {
 
   /** The text of a GET; throws `Failure`. */
   async get(path) {
-    return (await this.#send(path, {})).text();
+    return (await this.#send(path, { signal: AbortSignal.timeout(PATIENCE_MS) })).text();
   }
 
   /** Yields the data of each event of an answer, without the end mark; throws `Failure`. */
@@ -42,7 +44,7 @@ export class Client {
     try {
       response = await fetch(address(path), { ...options, headers, cache: "no-store", redirect: "error" });
     } catch (error) {
-      throw options.signal?.aborted ? error : lost();
+      throw error.name === "AbortError" ? error : lost();
     }
     if (!response.ok) throw await refusal(response);
     return response;

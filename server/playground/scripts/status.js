@@ -19,9 +19,10 @@ export class Status extends EventTarget {
   }
 
   async watch() {
+    await this.refresh(); // also in a tab that was opened in the background
     for (;;) {
-      if (!document.hidden) await this.refresh();
       await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+      if (!document.hidden) await this.refresh();
     }
   }
 
