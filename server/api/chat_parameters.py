@@ -139,6 +139,7 @@ CHAT_ONLY = (
     honoured("messages.content", meaning="A string, or parts of text, pictures and videos."),
     honoured("messages.tool_calls", meaning="Written as the model writes them."),
     honoured("messages.function_call", meaning="An older form of `tool_calls`."),
+    honoured("messages.refusal", meaning="Text of the assistant, behind its content."),
     honoured("messages.prefix", meaning="On the last message: the answer goes on with it."),
     honoured(
         "messages.content.type",
@@ -154,7 +155,6 @@ CHAT_ONLY = (
     honoured("messages.content.video_url.url", meaning="A `data:` URL."),
     ignored("messages.name", meaning="The template has no place for names."),
     ignored("messages.tool_call_id", meaning="Results are read in the order of the messages."),
-    ignored("messages.refusal", meaning="Send it as a part of the content.", neutral=("",)),
     ignored("messages.annotations", meaning="Not shown to the model.", neutral=([],)),
     honoured("max_completion_tokens", meaning="Default: the room left in the context."),
     honoured("max_tokens", meaning="Older name of `max_completion_tokens`, which wins."),

@@ -100,7 +100,8 @@ def read_conversation(messages: Sequence[Message], sampling: Sampling) -> Conver
 def _read_message(message: Message, param: str, media: list[Shown], sampling: Sampling) -> Turn:
     role = _read_role(message, param)
     calls = _read_calls(message, param)
-    if message.content is None and not calls:
+    refusal = _read_refusal(message, param)
+    if message.content is None and not calls and not refusal:
         raise missing(f"{param}.content")
     parts = [
         _read_part(part, f"{param}.content[{index}]", media, sampling)
@@ -108,7 +109,7 @@ def _read_message(message: Message, param: str, media: list[Shown], sampling: Sa
     ]
     if message.role in RESULT_ROLES:
         return Turn(role, (TextPart(RESULT_BEGIN), *parts, TextPart(RESULT_END)))
-    return Turn(role, (*parts, *map(TextPart, calls)))
+    return Turn(role, (*parts, *map(TextPart, [*refusal, *calls])))
 
 
 def _read_calls(message: Message, param: str) -> list[str]:
@@ -119,6 +120,13 @@ def _read_calls(message: Message, param: str) -> list[str]:
     if calls and message.role != "assistant":
         raise _unsupported("Calls of tools", "messages of this role", f"{param}.role")
     return [call_text(call.name, call.arguments) for call in calls]
+
+
+def _read_refusal(message: Message, param: str) -> list[str]:
+    """What the assistant refused to do, as it stands in an answer's own field."""
+    if message.refusal and message.role != "assistant":
+        raise _unsupported("Refusals", "messages of this role", f"{param}.role")
+    return [message.refusal] if message.refusal else []
 
 
 def _read_role(message: Message, param: str) -> Role:

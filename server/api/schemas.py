@@ -60,6 +60,7 @@ class Message(Model):
         BeforeValidator(_text_as_parts, json_schema_input_type=str | list[ContentPart] | None),
     ] = None
     name: str | None = None
+    refusal: str | None = Field(None, description="Text of the assistant, behind its content.")
     tool_calls: Annotated[list[ToolCallMessage], Field(max_length=TOOLS_MAX)] | None = None
     function_call: CalledFunction | None = Field(None, description="Older form of tool_calls.")
     tool_call_id: str | None = None

@@ -46,15 +46,19 @@ def read_tool_use(request: ChatRequest) -> ToolUse | None:
     Raises:
         ApiError: 400 for a tool that is no function, or a choice of one that was not sent.
     """
+    choice = request.tool_choice.type if request.tool_choice else "auto"
+    call = request.function_call.name if request.function_call else "auto"
+    if request.tools and request.functions:
+        raise invalid("'functions' is not allowed with 'tools'. Send 'tools'.", param="functions")
+    # A choice that chooses among nothing is harmless, one among the other field's entries is not.
+    harmless = ("auto",) if request.tools or request.functions else ("none", "auto")
+    if not request.tools and choice not in harmless:
+        raise invalid("'tool_choice' is only allowed with 'tools'.", param="tool_choice")
+    if not request.functions and call not in harmless:
+        raise invalid("'function_call' is only allowed with 'functions'.", param="function_call")
     if request.tools:
         return _read_tools(request, request.tools)
-    if request.tool_choice is not None and request.tool_choice.type not in ("none", "auto"):
-        raise invalid("'tool_choice' is only allowed with 'tools'.", param="tool_choice")
-    if request.functions:
-        return _read_functions(request, request.functions)
-    if request.function_call is not None and request.function_call.name not in ("none", "auto"):
-        raise invalid("'function_call' is only allowed with 'functions'.", param="function_call")
-    return None
+    return _read_functions(request, request.functions) if request.functions else None
 
 
 def _read_tools(request: ChatRequest, sent: Sequence[SentTool]) -> ToolUse | None:
@@ -65,8 +69,9 @@ def _read_tools(request: ChatRequest, sent: Sequence[SentTool]) -> ToolUse | Non
         return None
     required, callables, named = choice.type == "required", tools, False
     if choice.type == "function":
-        name = choice.function.name if choice.function else None
-        callables = _find(tools, [name], "tool_choice.function.name")
+        if choice.function is None:
+            raise missing("tool_choice.function")
+        callables = _find(tools, [choice.function.name], "tool_choice.function.name")
         required = named = True
     elif choice.type == "allowed_tools":
         allowed = choice.allowed_tools
@@ -124,7 +129,7 @@ def _check_distinct(tools: Sequence[Tool], path: str) -> None:
         seen.add(tool.name)
 
 
-def _find(tools: Sequence[Tool], names: Sequence[str | None], param: str) -> tuple[Tool, ...]:
+def _find(tools: Sequence[Tool], names: Sequence[str], param: str) -> tuple[Tool, ...]:
     by_name = {tool.name: tool for tool in tools}
     for name in names:
         if name not in by_name:

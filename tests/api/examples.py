@@ -212,6 +212,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Seen, Any]] = {
     "messages.content.video_url.url": (VIDEO, frames, [6, 18, 31, 43, 56, 68, 80, 93]),
     "messages.tool_calls": (assistant(tool_calls=[CALLED]), prompt_length, ...),
     "messages.function_call": (assistant(function_call=CALLED["function"]), prompt_length, ...),
+    "messages.refusal": (assistant(content=None, refusal="No."), prompt_length, ...),
     "messages.prefix": (assistant(content="It is", prefix=True), prompt_length, ...),
     "max_completion_tokens": ({"max_completion_tokens": 9}, submitted("max_tokens"), 9),
     "max_tokens": ({"max_tokens": 9}, submitted("max_tokens"), 9),

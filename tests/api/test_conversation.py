@@ -47,6 +47,23 @@ def test_roles_become_turns() -> None:
     assert pictures == ()
 
 
+def test_a_refusal_of_a_former_answer_is_its_text() -> None:
+    turns, _ = read(
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "refusal": "b"},
+        {"role": "assistant", "content": "c", "refusal": "d"},
+        {"role": "assistant", "content": "e", "refusal": ""},
+    )
+    assert [turn.parts for turn in turns[1:]] == [
+        (TextPart("b"),),
+        (TextPart("c"), TextPart("d")),
+        (TextPart("e"),),
+    ]
+    with pytest.raises(ApiError) as caught:
+        read({"role": "user", "content": "a", "refusal": "b"})
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", "messages[0].role")
+
+
 def test_parts_and_pictures_keep_their_order_and_their_paths() -> None:
     turns, pictures = read(
         {

@@ -108,9 +108,9 @@ def test_the_older_fields_mean_the_same() -> None:
             "invalid_value",
         ),
         (
-            {"tools": TOOLS, "tool_choice": {"type": "function"}},
-            "tool_choice.function.name",
-            "invalid_value",
+            {"tools": TOOLS, "tool_choice": {"type": "function", "name": "f"}},
+            "tool_choice.function",
+            "missing_required_parameter",
         ),
         (
             {"tools": TOOLS, "tool_choice": {"type": "custom"}},
@@ -127,6 +127,9 @@ def test_the_older_fields_mean_the_same() -> None:
             "tool_choice.allowed_tools.tools",
             "invalid_value",
         ),
+        ({"tools": TOOLS, "functions": [F]}, "functions", "invalid_value"),
+        ({"tools": TOOLS, "function_call": "none"}, "function_call", "invalid_value"),
+        ({"functions": [F], "tool_choice": "none"}, "tool_choice", "invalid_value"),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"function_call": {"name": "f"}}, "function_call", "invalid_value"),
         ({"functions": [F, F]}, "functions[1].name", "invalid_value"),
