@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 from server.errors import ApiError, invalid
 from server.frontend.regex_size import SIZE_MAX, written_out
@@ -77,6 +78,8 @@ COSTLY = (
     *ONE_SCHEMA,
 )
 """Keywords by how much they can cost, the most costly first."""
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+NUMBERS = ("minimum", "maximum", "multipleOf")
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 
@@ -85,9 +88,9 @@ def check_schema(schema: Mapping[str, Any], param: str) -> None:
     ApiError: 400 `invalid_schema` with the path of the schema in `param`.
     """
     totals = _Totals()
-    waiting: list[tuple[Any, str, int]] = [(schema, "#", 0)]
+    waiting: list[tuple[Any, str, int, Any]] = [(schema, "#", 0, schema)]
     while waiting:
-        node, pointer, depth = waiting.pop()
+        node, pointer, depth, document = waiting.pop()
         if depth > DEPTH_MAX:
             raise objection("nesting", pointer, f"is deeper than {DEPTH_MAX} levels", param)
         if not isinstance(node, bool | dict):
@@ -97,7 +100,13 @@ def check_schema(schema: Mapping[str, Any], param: str) -> None:
         if excess := totals.add(node):
             raise objection(excess[0], pointer, excess[1], param)
         _check_keywords(node, pointer, param)
-        waiting += [(inner, path, depth + 1) for inner, path in _inner(node, pointer, param)]
+        if "$id" in node:
+            document = node
+        if not _leads_somewhere(document, node.get("$ref", "#")):
+            raise objection("$ref", pointer, "leads nowhere", param)
+        waiting += [
+            (inner, path, depth + 1, document) for inner, path in _inner(node, pointer, param)
+        ]
 
 
 @dataclass(slots=True)
@@ -164,6 +173,7 @@ def _check_keywords(node: Mapping[str, Any], pointer: str, param: str) -> None:
     for keyword in UNSUPPORTED:
         if keyword in node:
             raise objection(keyword, pointer, "is not supported", param)
+    _check_types(node, pointer, param)
     values = node.get("enum", ())
     if not isinstance(values, list | tuple) or len(values) > ENUM_MAX:
         raise objection("enum", pointer, f"is no list of at most {ENUM_MAX} values", param)
@@ -180,6 +190,34 @@ def _check_keywords(node: Mapping[str, Any], pointer: str, param: str) -> None:
     reference = node.get("$ref", "#")
     if not isinstance(reference, str) or not reference.startswith("#"):
         raise objection("$ref", pointer, "does not lead into this schema", param)
+
+
+def _check_types(node: Mapping[str, Any], pointer: str, param: str) -> None:
+    types = node.get("type", "null")
+    if any(name not in TYPES for name in (types if isinstance(types, list) else [types])):
+        raise objection("type", pointer, f"is none of {', '.join(TYPES)}", param)
+    names = node.get("required", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise objection("required", pointer, "is no list of names", param)
+    for keyword in NUMBERS:
+        number = node.get(keyword, 1)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise objection(keyword, pointer, "is no number", param)
+    if node.get("multipleOf", 1) <= 0:
+        raise objection("multipleOf", pointer, "is not above 0", param)
+
+
+def _leads_somewhere(schema: Any, reference: str) -> bool:
+    """Whether a JSON pointer leads into the schema; anchors are left to the grammar library."""
+    for step in reference.split("/")[1:] if reference.startswith("#/") else ():
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):
+            schema = schema[int(name)]
+        elif isinstance(schema, dict) and name in schema:
+            schema = schema[name]
+        else:
+            return False
+    return True
 
 
 def _joins(node: Mapping[str, Any]) -> bool:
