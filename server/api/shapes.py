@@ -216,7 +216,7 @@ class Capabilities(TypedDict):
     object: Literal["capabilities"]
     model: str
     strict_params: bool
-    limits: dict[str, int | None]
+    limits: dict[str, float | None]
     endpoints: dict[str, dict[str, dict[str, Any]]]
 
 

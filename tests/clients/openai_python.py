@@ -7,9 +7,10 @@ import base64
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
+from pydantic import BaseModel
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -30,6 +31,12 @@ SCHEMA = {
     "required": ["count"],
     "additionalProperties": False,
 }
+
+
+class Note(BaseModel):
+    """What is seen."""
+
+    colour: Literal["red", "blue"]
 
 
 def main() -> None:
@@ -85,21 +92,25 @@ def main() -> None:
     assert built.function.name == "note"
     assert json.loads(built.function.arguments)["colour"] in ("red", "blue")
 
-    if hasattr(client, "responses"):
-        response = client.responses.create(
-            model=model,
-            input=[{"role": "user", "content": "Hello"}],
-            max_output_tokens=8,
-            temperature=0,
-        )
-        assert response.output_text
-        events = list(
-            client.responses.create(
-                model=model, input="Hello", max_output_tokens=8, temperature=0, stream=True
-            )
-        )
-        deltas = [e.delta for e in events if e.type == "response.output_text.delta"]
-        assert "".join(deltas) == response.output_text
+    parse = getattr(client.chat.completions, "parse", None)
+    if parse is None:
+        parse = client.beta.chat.completions.parse
+    parsed = parse(**asked, n=2, max_tokens=200, response_format=Note)
+    assert all(choice.message.parsed.colour in ("red", "blue") for choice in parsed.choices)
+
+    letters = {"structured_outputs": {"regex": "[ab]{8}"}}
+    with helper(**asked, n=2, max_tokens=50, logprobs=True, extra_body=letters) as stream:
+        kinds = {event.type for event in stream}
+        built = stream.get_final_completion()
+    assert {"content.delta", "content.done", "logprobs.content.delta"} <= kinds, kinds
+    assert [choice.message.role for choice in built.choices] == ["assistant"] * 2
+    for choice in built.choices:
+        scored = b"".join(bytes(token.bytes) for token in choice.logprobs.content)
+        assert scored.decode() == choice.message.content
+        assert set(choice.message.content) <= set("ab")
+        assert choice.finish_reason == "stop"
+
+    use_responses(client, model, url)
 
     try:
         client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "x"}])
@@ -108,6 +119,38 @@ def main() -> None:
     else:
         raise AssertionError("an unknown model was served")
     print(f"openai {openai.__version__}: ok")
+
+
+def use_responses(client: Any, model: str, url: str) -> None:
+    """Whole and streamed, with a picture, parsed, with a tool, and continued."""
+    content = [
+        {"type": "input_image", "image_url": url, "detail": "auto"},
+        {"type": "input_text", "text": "Please describe the image shortly."},
+    ]
+    asked = {"model": model, "input": [{"role": "user", "content": content}], "temperature": 0}
+    response = client.responses.create(**asked, max_output_tokens=8)
+    assert response.output_text
+    assert response.status == "incomplete"
+    events = list(client.responses.create(**asked, max_output_tokens=8, stream=True))
+    deltas = [e.delta for e in events if e.type == "response.output_text.delta"]
+    assert "".join(deltas) == response.output_text
+    assert events[-1].response.usage.total_tokens == response.usage.total_tokens
+
+    parsed = client.responses.parse(**asked, max_output_tokens=200, text_format=Note)
+    assert parsed.output_parsed.colour in ("red", "blue")
+
+    tool = {"type": "function", "strict": True, **TOOL["function"]}
+    forced = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+    with client.responses.stream(**asked, **forced, max_output_tokens=200) as stream:
+        final = stream.get_final_response()
+    (call,) = final.output
+    assert json.loads(call.arguments)["colour"] in ("red", "blue")
+
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "noted"}
+    further = client.responses.create(
+        model=model, input=[result], previous_response_id=final.id, max_output_tokens=8
+    )
+    assert further.usage.input_tokens > response.usage.input_tokens
 
 
 if __name__ == "__main__":
