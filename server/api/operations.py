@@ -1,4 +1,4 @@
-"""What operators, routers and SDKs ask beside answers: models, health, version, metrics."""
+"""What operators, routers and SDKs ask beside answers: models, health, version, load, metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server import __version__, errors
 from server.api.client import EngineState
 from server.api.responses import json_response
 from server.api.service import Service
-from server.api.shapes import ModelList, ModelShape, Version, answers
+from server.api.shapes import Load, ModelList, ModelShape, Version, answers
 from server.api.validation import model_not_found
 from server.frontend.video import video_is_installed
 from server.series import CONTENT_TYPE
@@ -118,6 +118,13 @@ def internal_routes(service: Service) -> APIRouter:
                 "engine": engine,
             }
         )
+
+    @router.get(
+        "/load", summary="Requests that run and wait, for routers (vLLM)", responses=answers(Load)
+    )
+    async def load() -> Response:
+        gauges = client.latest
+        return json_response({"server_load": gauges.requests_running + gauges.requests_waiting})
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -228,6 +228,11 @@ class Version(TypedDict):
     engine: dict[str, Any] | None
 
 
+@closed
+class Load(TypedDict):
+    server_load: int
+
+
 def answers(shape: Any, *, streams: bool = False, failure: Any = Error) -> dict[int | str, Any]:
     """What OpenAPI says of a route's answers, as FastAPI takes it.
 

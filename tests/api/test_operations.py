@@ -68,6 +68,12 @@ def test_version(rig: Rig) -> None:
     assert (body["engine"]["dtype"], body["engine"]["ranks"]) == ("float32", 1)
 
 
+def test_load_is_what_runs_and_waits(rig: Rig) -> None:
+    assert rig.api.client.get("/load").json() == {"server_load": 0}
+    rig.engine.send(gauges=Gauges(requests_running=3, requests_waiting=2, kv_blocks=8))
+    until(lambda: rig.api.client.get("/load").json() == {"server_load": 5})
+
+
 def test_metrics_follow_the_engine(rig: Rig) -> None:
     rig.engine.send(gauges=Gauges(requests_running=3, requests_waiting=2, kv_blocks=8))
     until(lambda: rig.api.metric("internvl_requests_running") == 3)
@@ -111,7 +117,7 @@ def test_a_second_port_keeps_operations_inside(tmp_path: Path) -> None:
         port = api.operations_listener.getsockname()[1]
         with api, httpx.Client(base_url=f"http://127.0.0.1:{port}") as inside:
             api.wait_until_ready()
-            for path in ("/metrics", "/version"):
+            for path in ("/metrics", "/version", "/load"):
                 assert api.client.get(path).status_code == 404
                 assert inside.get(path).status_code == 200
             for path in ("/livez", "/readyz", "/health"):
