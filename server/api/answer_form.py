@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from server.api.completion_request import CompletionRequest
 from server.api.explain import missing
 from server.api.schemas import ChatRequest, GenerationRequest
 from server.api.tool_schemas import ResponseFormat
@@ -66,8 +67,8 @@ def read_form(request: GenerationRequest) -> Form | None:
     return None
 
 
-def read_chat_form(request: ChatRequest, tools: ToolUse | None) -> Form | None:
-    """The form that a chat request asks for, tools among the ways to ask.
+def read_request_form(request: ChatRequest | CompletionRequest) -> Form | None:
+    """The form that a request without tools asks for.
 
     Raises:
         ApiError: as `read_form`, also for two forms that exclude each other.
@@ -76,10 +77,21 @@ def read_chat_form(request: ChatRequest, tools: ToolUse | None) -> Form | None:
     schema = _answer_schema(request.response_format)
     if form and schema:
         raise _two_forms("response_format", form.param)
+    if schema is None:
+        return form
+    return Form(json_schema_grammar(schema.schema, schema.param), schema.param)
+
+
+def read_chat_form(request: ChatRequest, tools: ToolUse | None) -> Form | None:
+    """The form that a chat request asks for, tools among the ways to ask.
+
+    Raises:
+        ApiError: as `read_request_form`.
+    """
     if tools is None:
-        if schema is None:
-            return form
-        return Form(json_schema_grammar(schema.schema, schema.param), schema.param)
+        return read_request_form(request)
+    form = read_form(request)
+    schema = _answer_schema(request.response_format)
     if form or (schema and tools.required):
         raise _two_forms(form.param if form else "response_format", tools.param)
     grammar = tool_grammar(

@@ -133,6 +133,13 @@ GENERATION_ROWS = (*SAMPLING, *ENDS, *OUTPUT, *SERVICE, *NOT_HERE)
 
 ONE_SIZE = "This model sees a whole picture at one size, which is that of `low`."
 
+RESPONSE_FORMAT = honoured(
+    "response_format",
+    meaning="`text`, `json_object` or `json_schema`.",
+    differs="A schema is enforced with or without `strict`; its name and description are not "
+    "shown to the model.",
+)
+
 CHAT_ONLY = (
     honoured("messages", meaning="See below."),
     honoured("messages.role", meaning="`developer` is `system`, `function` is `tool`."),
@@ -160,12 +167,7 @@ CHAT_ONLY = (
     honoured("max_tokens", meaning="Older name of `max_completion_tokens`, which wins."),
     honoured("logprobs", meaning="Log probabilities of the answer, with every token's true bytes."),
     honoured("top_logprobs", meaning="So many of the likeliest tokens too; needs `logprobs`."),
-    honoured(
-        "response_format",
-        meaning="`text`, `json_object` or `json_schema`.",
-        differs="A schema is enforced with or without `strict`; its name and description are not "
-        "shown to the model.",
-    ),
+    RESPONSE_FORMAT,
     honoured(
         "tools",
         meaning="Functions, shown to the model in the Hermes format.",

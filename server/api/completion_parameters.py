@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from server.api.chat_parameters import GENERATION_ROWS
+from server.api.chat_parameters import GENERATION_ROWS, RESPONSE_FORMAT
 from server.api.parameters import Parameter, Support, Table
 
 honoured = partial(Parameter, support=Support.HONOURED)
@@ -19,6 +19,7 @@ ROWS = (
     honoured("max_tokens", meaning="Default: 16. With 0 nothing is generated."),
     honoured("logprobs", meaning="Log probabilities, and those of up to 5 alternatives."),
     honoured("echo", meaning="The prompt in front of the completion, with its log probabilities."),
+    RESPONSE_FORMAT,
     refused("suffix", meaning="The model was not trained to fill in.", neutral=("",)),
     refused("prompt_logprobs", meaning="Send `echo` and `logprobs`."),
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from server.api.schemas import GenerationRequest
+from server.api.tool_schemas import ResponseFormat
 from server.errors import ApiError, invalid
 
 PROMPTS_MAX = 2048
@@ -50,6 +51,7 @@ class CompletionRequest(GenerationRequest):
         le=LOGPROBS_MAX,
         description="Send log probabilities of the tokens and of so many of the likeliest.",
     )
+    response_format: ResponseFormat | None = Field(None, description="As in chats (vLLM).")
     echo: bool | None = Field(None, description="Put the prompt in front of the completion.")
 
     @property

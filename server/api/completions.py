@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.access import ChatRecord
-from server.api.answer_form import read_form
+from server.api.answer_form import read_request_form
 from server.api.choices import empty_choice
 from server.api.completion_answer import CompletionAnswer
 from server.api.completion_parameters import COMPLETIONS
@@ -87,9 +87,9 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
 
 async def _grammar(service: Service, request: CompletionRequest) -> Grammar | None:
     service.preparer.texts.check(request)
-    if request.structured_outputs is None:
+    if request.structured_outputs is None and request.response_format is None:
         return None
-    return await service.preparer.form_grammar(lambda: read_form(request))
+    return await service.preparer.form_grammar(lambda: read_request_form(request))
 
 
 def _check_count(choices: int, limit: int) -> None:
