@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import OpenAI, { NotFoundError } from 'openai';
+import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
+import { z } from 'zod';
 
 const [baseURL, model, picture] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: 'none', maxRetries: 0 });
@@ -54,6 +56,31 @@ assert.equal(message.role, 'assistant');
 assert.equal(message.tool_calls.length, 1);
 assert.equal(message.tool_calls[0].function.name, 'note');
 assert.ok(['red', 'blue'].includes(JSON.parse(message.tool_calls[0].function.arguments).colour));
+
+const note = z.object({ colour: z.enum(['red', 'blue']) });
+const parsed = await client.chat.completions.parse({
+  model, messages, max_tokens: 200, seed: 1, n: 2,
+  response_format: zodResponseFormat(note, 'note'),
+});
+assert.equal(parsed.choices.length, 2);
+for (const choice of parsed.choices) {
+  assert.ok(['red', 'blue'].includes(choice.message.parsed.colour));
+}
+const parsedResponse = await client.responses.parse({
+  model, max_output_tokens: 200, temperature: 0, text: { format: zodTextFormat(note, 'note') },
+  input: [{
+    role: 'user',
+    content: [{ type: 'input_image', image_url: url, detail: 'auto' }],
+  }],
+});
+assert.ok(['red', 'blue'].includes(parsedResponse.output_parsed.colour));
+
+const used = client.responses.stream({
+  model, input: 'Hello', max_output_tokens: 200, temperature: 0, tool_choice: 'required',
+  parallel_tool_calls: false, tools: [{ type: 'function', name: 'note', parameters, strict: true }],
+});
+const [call] = (await used.finalResponse()).output;
+assert.ok(['red', 'blue'].includes(JSON.parse(call.arguments).colour));
 
 const response = await client.responses.create({
   model, input: 'Hello', max_output_tokens: 8, temperature: 0,

@@ -67,8 +67,8 @@ AI_SDK = ("ai@7.0", "@ai-sdk/openai-compatible@3.0", "@ai-sdk/openai@4.0")
 @pytest.mark.parametrize(
     ("script", "packages"),
     [
-        ("openai_node.mjs", ("openai@latest",)),
-        ("openai_node.mjs", ("openai@6",)),
+        ("openai_node.mjs", ("openai@latest", "zod@4")),
+        ("openai_node.mjs", ("openai@6", "zod@4")),
         ("ai_sdk.mjs", AI_SDK),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else value,
