@@ -19,23 +19,14 @@ from tests.deploy.containers import (
     PODMAN,
     READ_ONLY,
     Container,
-    build_image,
     podman,
     run,
     wait_until_ready,
 )
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("image")]
 ASK = (CHART / "files/ask.py").read_text(encoding="utf-8")
 LARGEST_BYTES = 1_500_000_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def image() -> dict[str, Any]:
-    """What podman says of the image."""
-    build_image()
-    found: dict[str, Any] = json.loads(podman("image", "inspect", IMAGE))[0]
-    return found
 
 
 @pytest.fixture(scope="module")
