@@ -22,6 +22,7 @@ from server.engine.scheduler import Scheduler
 from server.frontend.matchers import matcher_factory
 from server.frontend.tokenizer import Tokenizer
 from server.heartbeat import TURN_S, Heartbeat
+from server.in_flight import InFlight
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
@@ -37,6 +38,7 @@ def run_engine(assignment: Assignment) -> None:
     signal.signal(signal.SIGTERM, _exit)
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
     run_dir = Path(assignment.run_dir)
+    in_flight = InFlight(run_dir)
     vocab_size = ModelSpec.load(checkpoint).text.vocab_size
     compiler = GrammarCompiler(matcher_factory(Tokenizer.load(checkpoint), vocab_size))
     runner = build_runner(assignment, settings)
@@ -54,6 +56,7 @@ def run_engine(assignment: Assignment) -> None:
             ready,
             check_integrity=settings.check_integrity,
             beat=Heartbeat(run_dir).beat,
+            note_in_flight=in_flight.note,
             turn_s=TURN_S,
         ).run()
     finally:

@@ -46,6 +46,7 @@ class Engine:
         ready: what `Hello` is answered with.
         check_integrity: assert every invariant after each step.
         beat: called at each turn of the loop, at least every `turn_s` seconds while it is alive.
+        note_in_flight: told which inputs the launched steps compute.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Engine:
         *,
         check_integrity: bool = False,
         beat: Callable[[], None] = lambda: None,
+        note_in_flight: Callable[[Iterable[bytes]], None] = lambda _: None,
         turn_s: float = 1.0,
     ) -> None:
         self._runner = runner
@@ -68,6 +70,7 @@ class Engine:
         self._ready = ready
         self._check_integrity = check_integrity
         self._beat = beat
+        self._note_in_flight = note_in_flight
         self._turn_s = turn_s
         self._pending: deque[tuple[StepPlan, Pending]] = deque()
         self._peers: set[bytes] = set()
@@ -89,6 +92,7 @@ class Engine:
         self._receive(wait_s)
         plan = self._scheduler.schedule()
         if plan is not None:
+            self._note_in_flight(self._scheduler.in_flight())
             self._step_clock.launch(plan)
             self._pending.append((plan, self._runner.launch(plan)))
             if len(self._pending) == 1:
@@ -97,7 +101,9 @@ class Engine:
             _, oldest = self._pending.popleft()
             result = oldest.result()
             step = self._step_clock.end(result)
-            self._report(self._scheduler.retire(result), step)
+            deltas = self._scheduler.retire(result)
+            self._note_in_flight(self._scheduler.in_flight())
+            self._report(deltas, step)
             self._provide_masks()
         if self._check_integrity:
             self._scheduler.check_integrity()

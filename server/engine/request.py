@@ -20,6 +20,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from server.engine.plan import PromptLogprobs, RunnerLimits
+from server.in_flight import fingerprint
 from server.messages import FinishReason, ImageRef, SamplingParams, Submit, TokenLogprob
 
 KEY_BYTES = 16
@@ -66,6 +67,8 @@ class Request:
     matcher: Matcher | None
     """Follows the grammar of the answer, if it has one."""
     tenant: bytes
+    fingerprint: bytes
+    """Of the input; see `in_flight`."""
     rank: tuple[int, int, int]
     """Place among all requests: priority, turn of the tenant, order of arrival. Lower goes first.
     """
@@ -123,6 +126,7 @@ class Request:
             prompt_logprobs_wanted=submit.prompt_logprobs,
             matcher=matcher,
             tenant=submit.tenant,
+            fingerprint=fingerprint(submit),
             rank=(submit.priority, *place),
         )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from server.engine.draft import Draft, LaunchedRow
@@ -91,6 +91,11 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing to schedule and nothing to retire."""
         return not self._requests and not self._launched
+
+    def in_flight(self) -> Iterator[bytes]:
+        """Fingerprints of whatever a launched plan names."""
+        residents = itertools.chain(self._running, self._leaving)
+        return (request.fingerprint for request in residents if request.in_flight)
 
     def gauges(self) -> Gauges:
         return self._totals.gauges(
