@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from server.engine.intake import Compiler, Incoming, Intake
-from server.engine.plan import Pending, Runner, StepPlan
+from server.engine.plan import OutOfMemoryError, Pending, Runner, StepPlan
 from server.engine.scheduler import PeerDelta, Scheduler
 from server.engine.state_line import StateLine
 from server.engine.step_clock import StepClock
@@ -99,7 +99,11 @@ class Engine:
                 self._provide_masks()
         if self._pending and (plan is None or len(self._pending) == self._depth):
             _, oldest = self._pending.popleft()
-            result = oldest.result()
+            try:
+                result = oldest.result()
+            except OutOfMemoryError as failure:
+                self._recover(failure)
+                return
             step = self._step_clock.end(result)
             deltas = self._scheduler.retire(result)
             self._note_in_flight(self._scheduler.in_flight())
@@ -107,6 +111,18 @@ class Engine:
             self._provide_masks()
         if self._check_integrity:
             self._scheduler.check_integrity()
+
+    def _recover(self, failure: OutOfMemoryError) -> None:
+        """Goes on without whoever asked for too much."""
+        if not self._runner.recover():
+            raise failure
+        self._pending.clear()
+        self._step_clock.forget()
+        deltas = self._scheduler.start_over(encoding=failure.encoding)
+        where = "the vision tower" if failure.encoding else "the language model"
+        log.error("out of memory in %s: %d requests failed, all others go on", where, len(deltas))
+        self._note_in_flight(self._scheduler.in_flight())
+        self._report(deltas)
 
     def _provide_masks(self) -> None:
         """Lets the oldest pending step draw: whatever came before it has been read."""
