@@ -8,6 +8,8 @@ which requests may be the cause; all others only stood in the queue.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +19,10 @@ from server.messages import Submit
 FINGERPRINT_BYTES = 16
 
 _COUNT_BYTES = 4
-_RESERVED_BYTES = _COUNT_BYTES + 1024 * FINGERPRINT_BYTES
-"""Taken from the file system at the start, so that a disk that fills up later changes nothing."""
+_ENTRIES_MAX = 1024
+"""As many as requests can run at all."""
+
+_SIZE_BYTES = _COUNT_BYTES + _ENTRIES_MAX * FINGERPRINT_BYTES
 
 
 def fingerprint(submit: Submit) -> bytes:
@@ -35,25 +39,29 @@ class InFlight:
     """The engine's side, in its directory `run_dir`. Begins with nothing in flight."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._file = os.open(_path(run_dir), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.posix_fallocate(self._file, 0, _RESERVED_BYTES)
-        self._written = b""
-        self._write(bytes(_COUNT_BYTES))
+        file = os.open(_path(run_dir), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # Room from the start: a disk that fills up later changes nothing.
+            os.posix_fallocate(file, 0, _SIZE_BYTES)
+            self._page = mmap.mmap(file, _SIZE_BYTES)
+        finally:
+            os.close(file)
+        self._noted = b""
+        self._set_count(0)
 
     def note(self, fingerprints: Iterable[bytes]) -> None:
         """These, and no others, are being computed."""
-        entries = b"".join(fingerprints)
-        count = len(entries) // FINGERPRINT_BYTES
-        self._write(count.to_bytes(_COUNT_BYTES, "little") + entries)
+        entries = b"".join(itertools.islice(fingerprints, _ENTRIES_MAX))
+        if entries != self._noted:  # a steady decode step changes nothing
+            self._page[_COUNT_BYTES : _COUNT_BYTES + len(entries)] = entries
+            self._set_count(len(entries) // FINGERPRINT_BYTES)
+            self._noted = entries
 
-    def _write(self, content: bytes) -> None:
-        # A steady decode step changes nothing.
-        if content != self._written:
-            os.pwrite(self._file, content, 0)
-            self._written = content
+    def _set_count(self, count: int) -> None:
+        self._page[:_COUNT_BYTES] = count.to_bytes(_COUNT_BYTES, "little")
 
     def close(self) -> None:
-        os.close(self._file)
+        self._page.close()
 
 
 def left_in_flight(run_dir: Path) -> frozenset[bytes]:
