@@ -190,7 +190,8 @@ async def measure_fairness(http: aiohttp.ClientSession, url: str, rounds: int) -
 
 async def keep_asking(http: aiohttp.ClientSession, url: str, first: int) -> None:
     for number in itertools.count(first):
-        await post(http, url, chat(number, 200), "greedy-key")
+        with contextlib.suppress(aiohttp.ClientConnectionError):
+            await post(http, url, chat(number, 200), "greedy-key")
 
 
 async def first_token_s(http: aiohttp.ClientSession, url: str, number: int) -> float:
