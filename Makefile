@@ -3,8 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 # Parts of the tests that have a target of their own, because of what they need.
-APART := clients deploy hosts hostile observability page
-.PHONY: serve test $(APART:%=test-%) test-description test-storm
+APART := clients deploy drain hosts hostile observability page soak
+.PHONY: serve test $(APART:%=test-%) soak test-description test-storm
 .PHONY: lint types format docs chart eval bench screenshots clean
 
 serve: $(VENV)/.serve
@@ -24,6 +24,15 @@ test-hosts: $(VENV)/.test
 # What strangers may send, against the daemon itself.
 test-hostile: $(VENV)/.test
 	$(BIN)/python -m pytest tests/hostile --timeout 600 $(ARGS)
+
+# Mixed traffic for SOAK_MINUTES (30), with the engine killed twice: nothing lost, nothing leaked.
+soak test-soak: $(VENV)/.test
+	$(BIN)/python -m pytest tests/soak --timeout 0 $(ARGS)
+
+# A rolling restart behind nginx under load; installs Debian's nginx where there is none.
+test-drain: $(VENV)/.test
+	scripts/install_nginx
+	$(BIN)/python -m pytest tests/drain $(ARGS)
 
 # More of what `make test` does a little of: requests made from our OpenAPI description.
 test-description: $(VENV)/.test

@@ -69,6 +69,9 @@ class NullRunner:
             self._samples = len(plan.rows)
         return Done(StepResult(plan.step, [1] * self._samples))
 
+    def recover(self) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,13 +23,17 @@ from server.engine.scheduler import Scheduler
 from server.frontend.matchers import matcher_factory
 from server.frontend.tokenizer import Tokenizer
 from server.heartbeat import TURN_S, Heartbeat
+from server.in_flight import InFlight
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
 from server.runner.build import RankPlace, build_rank, meet, settle_budget, with_memory
+from server.runner.device_faults import is_device_lost
 from server.runner.ranks import Follower, Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
+
+EXIT_DEVICE_LOST = 1
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ def run_engine(assignment: Assignment) -> None:
     signal.signal(signal.SIGTERM, _exit)
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
     run_dir = Path(assignment.run_dir)
+    in_flight = InFlight(run_dir)
     vocab_size = ModelSpec.load(checkpoint).text.vocab_size
     compiler = GrammarCompiler(matcher_factory(Tokenizer.load(checkpoint), vocab_size))
     runner = build_runner(assignment, settings)
@@ -54,8 +60,12 @@ def run_engine(assignment: Assignment) -> None:
             ready,
             check_integrity=settings.check_integrity,
             beat=Heartbeat(run_dir).beat,
+            note_in_flight=in_flight.note,
             turn_s=TURN_S,
         ).run()
+    except Exception as error:
+        _end_if_the_device_is_lost(error)
+        raise
     finally:
         compiler.close()
         runner.close()
@@ -81,6 +91,9 @@ def run_follower(assignment: Assignment) -> None:
     log.info("ready: rank %d of %d", where.rank, where.ranks)
     try:
         Follower(runner, receiver).run()
+    except Exception as error:
+        _end_if_the_device_is_lost(error)
+        raise
     finally:
         runner.close()
 
@@ -136,6 +149,15 @@ def _gib(sizes_bytes: Sequence[int]) -> str:
     """One number where all are equal as printed, else one for each."""
     numbers = [f"{size / 2**30:.2f}" for size in sizes_bytes]
     return numbers[0] if len(set(numbers)) == 1 else ", ".join(numbers)
+
+
+def _end_if_the_device_is_lost(error: Exception) -> None:
+    """Ends at once: whoever asks a device that is gone to give something back may wait for ever."""
+    if is_device_lost(error):
+        reason = str(error).partition("\n")[0]
+        log.error("the device is lost (%s): this process ends, and another one is started", reason)
+        logging.shutdown()
+        os._exit(EXIT_DEVICE_LOST)
 
 
 def _exit(*_: object) -> NoReturn:

@@ -104,6 +104,26 @@ def engine_restarted() -> ApiError:
     )
 
 
+def engine_died() -> ApiError:
+    return ApiError(
+        503,
+        "engine_died",
+        "The engine died in a step that computed this request, and is being restarted. The request "
+        "may be the cause, so it should not be sent again without a look at it.",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def quarantined(period_s: float) -> ApiError:
+    return ApiError(
+        400,
+        "request_quarantined",
+        "The engine has died repeatedly while it computed this input. It is not taken again within "
+        f"{period_s:.0f} s of the last time (--quarantine-s); change the text or the pictures.",
+        headers={"x-should-retry": "false"},
+    )
+
+
 def engine_stalled() -> ApiError:
     return ApiError(503, "engine_stalled", "The engine does not move.", retry_after_s=10)
 

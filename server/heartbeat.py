@@ -27,7 +27,8 @@ class Heartbeat:
     def __init__(self, run_dir: Path) -> None:
         descriptor = os.open(run_dir / "heartbeat", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, mmap.PAGESIZE)
+            # Not a hole: a disk that is full by then would end whoever fills it.
+            os.posix_fallocate(descriptor, 0, mmap.PAGESIZE)
             self._page = mmap.mmap(descriptor, mmap.PAGESIZE)
         finally:
             os.close(descriptor)

@@ -91,6 +91,7 @@ class ApiEndpoint:
     """An API process's end. It outlives engines: `lost` tells when one went away."""
 
     def __init__(self, run_dir: Path, name: str) -> None:
+        self.run_dir = run_dir
         self._context = zmq.asyncio.Context()
         self._address = engine_address(run_dir)
         self._name = name.encode()

@@ -84,6 +84,14 @@ class Limits(BaseModel):
     request_timeout_s: PositiveFloat = Field(
         600.0, description="Longest time that a request may take, in seconds."
     )
+    quarantine_deaths: PositiveInt = Field(
+        2,
+        description="Deaths of the engine in a step with an input until that input is refused with "
+        "400.",
+    )
+    quarantine_s: PositiveFloat = Field(
+        600.0, description="How long such deaths are remembered, in seconds."
+    )
     key_requests_per_minute: PositiveInt | None = Field(
         None, description="Requests a minute of a key whose line does not say. Default: no limit."
     )

@@ -19,6 +19,7 @@ LEAVES = {"errors", "limits", "messages", "settings", "logs"}
 
 ALLOWED = {
     "heartbeat": LEAVES,
+    "in_flight": {"messages"},
     "listening": LEAVES,
     "ipc": LEAVES,
     "series": set(),
@@ -36,8 +37,9 @@ ALLOWED = {
     "model.shards": LEAVES | {"distributed.peers", "model.spec", "model.stages"},
     "frontend": LEAVES | {"grammars"},
     "model.footprint": LEAVES | {"model.shards", "model.spec"},
-    "api": LEAVES | {"frontend", "heartbeat", "ipc", "metrics", "model.spec", "series"},
-    "engine": LEAVES | {"grammars", "ipc", "metrics"},
+    "api": LEAVES
+    | {"frontend", "heartbeat", "in_flight", "ipc", "metrics", "model.spec", "series"},
+    "engine": LEAVES | {"grammars", "in_flight", "ipc", "metrics"},
     "kernels": LEAVES,
     "distributed": LEAVES | {"distributed.peers", "distributed.place", "engine.plan"},
     "model": LEAVES | {"distributed", "kernels", "model.headers", "model.shards", "model.spec"},
@@ -77,7 +79,7 @@ ALLOWED = {
     "api_process": LEAVES | {"api", "child"},
     "engine_process": LEAVES
     | {"child", "distributed", "engine", "frontend.matchers", "frontend.tokenizer", "ipc"}
-    | {"heartbeat", "model.spec", "runner"},
+    | {"heartbeat", "in_flight", "model.spec", "runner"},
     "grammar_process": LEAVES
     | {"frontend.matchers", "frontend.tokenizer", "grammars", "model.spec"},
     "__main__": {"cli"},

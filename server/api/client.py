@@ -18,9 +18,12 @@ import msgspec
 
 from server import errors
 from server.api.drain_rate import DrainRate
+from server.api.quarantine import Quarantine
 from server.api.submission import Submission
 from server.errors import ApiError
+from server.in_flight import fingerprint, left_in_flight
 from server.ipc import ApiEndpoint
+from server.limits import Limits
 from server.messages import (
     Cancel,
     FinishReason,
@@ -57,17 +60,19 @@ class EngineClient:
     """All open submissions of this process, and the connection they go over.
 
     Args:
-        max_open: choices that may be open at once; beyond it `submit` answers 429.
+        limits: of open choices, beyond which `submit` answers 429, and of deaths of the engine.
         restarts: of processes of the daemon, before this one was started.
     """
 
-    def __init__(self, endpoint: ApiEndpoint, max_open: int, restarts: int = 0) -> None:
+    def __init__(self, endpoint: ApiEndpoint, limits: Limits, restarts: int = 0) -> None:
         self.ready: Ready | None = None
         self.latest = Gauges()
         self.restarts = restarts
         self.on_step: Callable[[StepReport], None] | None = None
         self._endpoint = endpoint
-        self._max_open = max_open
+        self._max_open = limits.max_waiting_requests
+        self._quarantine_s = limits.quarantine_s
+        self._quarantine = Quarantine(limits.quarantine_deaths, limits.quarantine_s)
         self._next_id = itertools.count(1)
         self._open: dict[int, Submission] = {}
         self._outbox: asyncio.Queue[tuple[ToEngine, Sequence[bytes]]] = asyncio.Queue()
@@ -153,11 +158,14 @@ class EngineClient:
             tenant: who shares the engine with others.
 
         Raises:
-            ApiError: as `admit`.
+            ApiError: as `admit`; 400 for an input that the engine has died of.
         """
         self.admit(len(requests))
+        fingerprints = frozenset(map(fingerprint, requests))
+        if any(map(self._quarantine.holds, fingerprints)):
+            raise errors.quarantined(self._quarantine_s)
         ids = [next(self._next_id) for _ in requests]
-        submission = Submission(ids, self.cancel)
+        submission = Submission(ids, self.cancel, fingerprints)
         for id, request in zip(ids, requests, strict=True):
             self._open[id] = submission
             self._outbox.put_nowait(
@@ -187,19 +195,19 @@ class EngineClient:
         """Speaks with one engine until it goes away."""
         self._outbox = asyncio.Queue()
         self._outbox.put_nowait((Hello(), ()))
-        parts = [
-            asyncio.create_task(part)
-            for part in (self._endpoint.lost(), self._send_all(), self._receive_all())
-        ]
+        end = asyncio.create_task(self._endpoint.lost())
+        parts = [end, *map(asyncio.create_task, (self._send_all(), self._receive_all()))]
+        died = False
         try:
             ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            died = end in ended
             for part in ended:
                 part.result()
         finally:
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
-            self._lost()
+            self._lost(left_in_flight(self._endpoint.run_dir) if died else frozenset())
 
     async def _send_all(self) -> None:
         while True:
@@ -239,11 +247,22 @@ class EngineClient:
             else:
                 submission.push(delta)
 
-    def _lost(self) -> None:
+    def _lost(self, suspects: frozenset[bytes]) -> None:
+        """Fails whatever is open.
+
+        Args:
+            suspects: fingerprints of the inputs that the engine died with.
+        """
         if self.ready is not None and not self._draining:
-            log.warning("the engine went away with %d choices open", len(self._open))
+            log.warning(
+                "the engine went away with %d choices open, %d inputs in its steps",
+                len(self._open),
+                len(suspects),
+            )
         self.ready, self.latest = None, Gauges()
+        self._quarantine.count_death(suspects)
         submissions = set(self._open.values())
         self._open.clear()
         for submission in submissions:
-            submission.fail(errors.engine_restarted())
+            suspect = not suspects.isdisjoint(submission.fingerprints)
+            submission.fail(errors.engine_died() if suspect else errors.engine_restarted())

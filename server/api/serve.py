@@ -88,7 +88,7 @@ async def serve(
         contextlib.closing(ApiEndpoint(run_dir, name)) as endpoint,
         Heartbeat(run_dir) as heartbeat,
     ):
-        client = EngineClient(endpoint, settings.max_waiting_requests, restarts)
+        client = EngineClient(endpoint, settings, restarts)
         service = Service.load(settings, checkpoint, client, heartbeat)
         server = _Server(_config(create_app(service), settings))
         stopping = asyncio.create_task(_stop(server, client, settings, stop))

@@ -17,9 +17,19 @@ from server.messages import Delta
 
 class Submission:
     """The choices of one request. Iterating yields what has arrived since the last look, as
-    (index of the choice, delta), and raises the failure if there is one."""
+    (index of the choice, delta), and raises the failure if there is one.
 
-    def __init__(self, ids: Sequence[int], cancel: Callable[[int], None]) -> None:
+    Args:
+        fingerprints: of the inputs.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        cancel: Callable[[int], None],
+        fingerprints: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.fingerprints = fingerprints
         self._ids = ids
         self._cancel = cancel
         self._open = {id: index for index, id in enumerate(ids)}

@@ -88,6 +88,14 @@ class BlockPool:
                 else:
                     self._evictable[block] = None
 
+    def forget(self) -> None:
+        """Makes every block free; no table holds one."""
+        assert not any(self._references)
+        self._free += self._evictable
+        self._evictable.clear()
+        self._by_key.clear()
+        self._keys = [None] * self.num_blocks
+
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Asserts the invariants against the block tables that exist."""
         counts = [0] * self.num_blocks

@@ -15,6 +15,10 @@ class LaunchedRow:
     request: Request
     end: int
     samples: bool
+    prompt: bool
+    """It is more than one token."""
+    encodes: bool
+    """Pictures of the request are encoded for it."""
 
     @property
     def masked(self) -> bool:
@@ -32,6 +36,7 @@ class Draft:
         self.slots: list[int] = []
         """Of the rows, in their order."""
         self._encodes: list[Encode] = []
+        self._encoding: set[Request] = set()
         self._scatters: list[Scatter] = []
         self._rows: list[Row] = []
         self._masked: list[int] = []
@@ -45,8 +50,10 @@ class Draft:
         always does: it may cost more than a whole budget."""
         return not self._encodes or cost_tokens < self.budget
 
-    def encode(self, image_slot: int, pixels: bytes | memoryview, cost_tokens: int) -> None:
-        self._encodes.append(Encode(image_slot, memoryview(pixels)))
+    def encode(self, request: Request, index: int, image_slot: int, cost_tokens: int) -> None:
+        """Adds a picture of a request."""
+        self._encodes.append(Encode(image_slot, memoryview(request.pixels[index])))
+        self._encoding.add(request)
         self.budget = max(1, self.budget - cost_tokens)
 
     def compute(self, request: Request, count: int) -> None:
@@ -54,7 +61,13 @@ class Draft:
         assert request.slot is not None
         self.budget -= count
         request.scheduled += count
-        row = LaunchedRow(request, request.scheduled, request.scheduled == request.length)
+        row = LaunchedRow(
+            request,
+            request.scheduled,
+            samples=request.scheduled == request.length,
+            prompt=count > 1,
+            encodes=request in self._encoding,
+        )
         request.unknown += row.samples
         request.in_flight += 1
         self.rows.append(row)

@@ -60,6 +60,13 @@ class ImageSlots:
             del self._references[digest]
             self._evictable[digest] = None
 
+    def forget(self) -> None:
+        """Makes every slot free; nobody holds one."""
+        assert not self._references
+        self._free += self._by_digest.values()
+        self._by_digest.clear()
+        self._evictable.clear()
+
     def check_integrity(self, held: Iterable[bytes]) -> None:
         """Asserts the invariants against the digests that requests hold."""
         counts: dict[bytes, int] = {}
@@ -96,7 +103,7 @@ class Pictures:
             image_slot = self.slots.acquire(image.digest)
             request.held_images[index] = image_slot
             if encode:
-                draft.encode(image_slot, request.pixels[index], self._cost_tokens)
+                draft.encode(request, index, image_slot, self._cost_tokens)
                 count = min(count, draft.budget)
             self._totals.count_image(encoded=encode)
         return count

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from server.engine.intake import Compiler, Incoming, Intake
-from server.engine.plan import Pending, Runner, StepPlan
+from server.engine.plan import OutOfMemoryError, Pending, Runner, StepPlan
 from server.engine.scheduler import PeerDelta, Scheduler
 from server.engine.state_line import StateLine
 from server.engine.step_clock import StepClock
@@ -46,6 +46,7 @@ class Engine:
         ready: what `Hello` is answered with.
         check_integrity: assert every invariant after each step.
         beat: called at each turn of the loop, at least every `turn_s` seconds while it is alive.
+        note_in_flight: told which inputs the launched steps compute.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Engine:
         *,
         check_integrity: bool = False,
         beat: Callable[[], None] = lambda: None,
+        note_in_flight: Callable[[Iterable[bytes]], None] = lambda _: None,
         turn_s: float = 1.0,
     ) -> None:
         self._runner = runner
@@ -68,6 +70,7 @@ class Engine:
         self._ready = ready
         self._check_integrity = check_integrity
         self._beat = beat
+        self._note_in_flight = note_in_flight
         self._turn_s = turn_s
         self._pending: deque[tuple[StepPlan, Pending]] = deque()
         self._peers: set[bytes] = set()
@@ -89,18 +92,37 @@ class Engine:
         self._receive(wait_s)
         plan = self._scheduler.schedule()
         if plan is not None:
+            self._note_in_flight(self._scheduler.in_flight())
             self._step_clock.launch(plan)
             self._pending.append((plan, self._runner.launch(plan)))
             if len(self._pending) == 1:
                 self._provide_masks()
         if self._pending and (plan is None or len(self._pending) == self._depth):
             _, oldest = self._pending.popleft()
-            result = oldest.result()
+            try:
+                result = oldest.result()
+            except OutOfMemoryError as failure:
+                self._recover(failure)
+                return
             step = self._step_clock.end(result)
-            self._report(self._scheduler.retire(result), step)
+            deltas = self._scheduler.retire(result)
+            self._note_in_flight(self._scheduler.in_flight())
+            self._report(deltas, step)
             self._provide_masks()
         if self._check_integrity:
             self._scheduler.check_integrity()
+
+    def _recover(self, failure: OutOfMemoryError) -> None:
+        """Goes on without whoever asked for too much."""
+        if not self._runner.recover():
+            raise failure
+        self._pending.clear()
+        self._step_clock.forget()
+        deltas = self._scheduler.start_over(encoding=failure.encoding)
+        where = "the vision tower" if failure.encoding else "the language model"
+        log.error("out of memory in %s: %d requests failed, all others go on", where, len(deltas))
+        self._note_in_flight(self._scheduler.in_flight())
+        self._report(deltas)
 
     def _provide_masks(self) -> None:
         """Lets the oldest pending step draw: whatever came before it has been read."""

@@ -16,7 +16,8 @@ Contract of a runner:
 - a row whose chunk reaches `length` samples one token, which becomes position `length`;
 - tokens sampled by step n may be read by step n+P, P being the number of stages, before the engine
   has seen them;
-- an image slot is written by the encodes of a plan before its rows read it.
+- an image slot is written by the encodes of a plan before its rows read it;
+- after a step that ran out of memory nothing that was launched counts, until `recover`.
 """
 
 from __future__ import annotations
@@ -114,6 +115,18 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True):
     """Spent in the vision tower."""
 
 
+class OutOfMemoryError(Exception):
+    """A step did not fit into the memory of the device.
+
+    Args:
+        encoding: it was a step's pictures, in the vision tower.
+    """
+
+    def __init__(self, *, encoding: bool) -> None:
+        super().__init__("a step ran out of memory")
+        self.encoding = encoding
+
+
 class Pending(Protocol):
     """A launched step."""
 
@@ -123,7 +136,11 @@ class Pending(Protocol):
         with masked slots does not end before."""
 
     def result(self) -> StepResult:
-        """Waits until the step is done. Raises what the step raised."""
+        """Waits until the step is done. Raises what the step raised.
+
+        Raises:
+            OutOfMemoryError: it did not fit; whatever was launched behind it does nothing either.
+        """
 
 
 class RunnerLimits(msgspec.Struct, frozen=True):
@@ -153,6 +170,10 @@ class Runner(Protocol):
 
     def launch(self, plan: StepPlan) -> Pending:
         """Starts a step and returns without waiting for the device."""
+
+    def recover(self) -> bool:
+        """After an `OutOfMemoryError`: gets ready for plans that install everything anew. False
+        where that cannot be done: then the process must end."""
 
     def close(self) -> None:
         """Waits for what was launched and frees the device."""

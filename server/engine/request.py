@@ -20,9 +20,12 @@ from enum import Enum, auto
 from typing import Protocol
 
 from server.engine.plan import PromptLogprobs, RunnerLimits
-from server.messages import FinishReason, ImageRef, SamplingParams, Submit, TokenLogprob
+from server.in_flight import fingerprint
+from server.messages import Delta, FinishReason, ImageRef, SamplingParams, Submit, TokenLogprob
 
 KEY_BYTES = 16
+
+GRAMMAR_FAILED = "The answer could not follow its grammar."
 
 
 class Matcher(Protocol):
@@ -66,6 +69,8 @@ class Request:
     matcher: Matcher | None
     """Follows the grammar of the answer, if it has one."""
     tenant: bytes
+    fingerprint: bytes
+    """Of the input; see `in_flight`."""
     rank: tuple[int, int, int]
     """Place among all requests: priority, turn of the tenant, order of arrival. Lower goes first.
     """
@@ -123,6 +128,7 @@ class Request:
             prompt_logprobs_wanted=submit.prompt_logprobs,
             matcher=matcher,
             tenant=submit.tenant,
+            fingerprint=fingerprint(submit),
             rank=(submit.priority, *place),
         )
 
@@ -156,7 +162,7 @@ class Request:
             end = image.offset + image.length
         return "a picture lies outside the prompt" if end > self.prompt_length else None
 
-    def waits(self) -> tuple[float, float]:
+    def _waits(self) -> tuple[float, float]:
         """Seconds that a request with a first token was in the queue, and then in its prompt."""
         return self.entered_s - self.arrived_s, time.monotonic() - self.entered_s
 
@@ -173,6 +179,28 @@ class Request:
         if len(self.tokens) - self.prompt_length == self.max_tokens:
             return FinishReason.LENGTH
         return None
+
+    def delta(self, token: int, logprob: TokenLogprob | None, finish: FinishReason | None) -> Delta:
+        """The news of a token that was appended last."""
+        first = len(self.tokens) == self.prompt_length + 1
+        wants_prompt = self.prompt_logprobs_wanted is not None
+        queued_s, prefill_s = self._waits() if first else (0.0, 0.0)
+        return Delta(
+            self.id,
+            [token],
+            finish,
+            cached_tokens=self.cached_tokens,
+            error=GRAMMAR_FAILED if finish is FinishReason.ERROR else None,
+            logprobs=None if logprob is None else [logprob],
+            prompt_logprobs=self.prompt_logprobs if first and wants_prompt else None,
+            queued_s=queued_s,
+            prefill_s=prefill_s,
+        )
+
+    def forget_launched(self) -> None:
+        """What was launched does not count: its tokens will never be known."""
+        self.in_flight = self.unknown = 0
+        self.drawn_in = -1
 
     def wait_behind(self, other: Request) -> None:
         """Goes next after another request, which must have the same priority or go first."""

@@ -120,6 +120,11 @@ class Residency:
         request.slot, request.blocks = None, []
         request.scheduled = request.sealed = 0
 
+    def forget_caches(self) -> None:
+        """Keeps nothing for later; nobody holds anything."""
+        self.blocks.forget()
+        self.pictures.slots.forget()
+
     def check_integrity(self, residents: Collection[Request]) -> None:
         """Asserts the invariants against the requests that hold something."""
         self.blocks.check_integrity(request.blocks for request in residents)

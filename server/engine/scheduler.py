@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from server.engine.draft import Draft, LaunchedRow
@@ -21,13 +21,12 @@ from server.engine.fairness import Fairness, who_gives_way
 from server.engine.plan import RunnerLimits, StepPlan, StepResult
 from server.engine.request import Matcher, Request, Status, insert_by_rank, take_prompt_logprobs
 from server.engine.residency import Residency
+from server.engine.shortage import culprits, refusals
 from server.engine.totals import Totals
 from server.engine.turns import Turns
 from server.messages import Delta, FinishReason, Gauges, Submit, TokenLogprob
 
 PeerDelta = tuple[bytes, Delta]
-
-GRAMMAR_FAILED = "The answer could not follow its grammar."
 
 
 class Scheduler:
@@ -91,6 +90,11 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing to schedule and nothing to retire."""
         return not self._requests and not self._launched
+
+    def in_flight(self) -> Iterator[bytes]:
+        """Fingerprints of whatever a launched plan names."""
+        residents = itertools.chain(self._running, self._leaving)
+        return (request.fingerprint for request in residents if request.in_flight)
 
     def gauges(self) -> Gauges:
         return self._totals.gauges(
@@ -249,20 +253,24 @@ class Scheduler:
             self._residency.seal(request)
         if finish is not None:
             self._finish(request)
-        first = len(request.tokens) == request.prompt_length + 1
-        wants_prompt = request.prompt_logprobs_wanted is not None
-        queued_s, prefill_s = request.waits() if first else (0.0, 0.0)
-        return Delta(
-            request.id,
-            [token],
-            finish,
-            cached_tokens=request.cached_tokens,
-            error=GRAMMAR_FAILED if finish is FinishReason.ERROR else None,
-            logprobs=None if logprob is None else [logprob],
-            prompt_logprobs=request.prompt_logprobs if first and wants_prompt else None,
-            queued_s=queued_s,
-            prefill_s=prefill_s,
-        )
+        return request.delta(token, logprob, finish)
+
+    def start_over(self, *, encoding: bool) -> list[PeerDelta]:
+        """Takes back all launched steps, because the oldest ran out of memory, in its pictures or
+        not: whoever caused that fails, the others are computed again from the tokens known."""
+        guilty = culprits(self._launched[0][1], encoding=encoding)
+        self._launched.clear()
+        self._turns = Turns(self._limits.stages)
+        for request in [*self._leaving, *self._running]:
+            request.forget_launched()
+            if request in self._leaving:
+                self._vacate(request)
+            else:
+                self._preempt(request)
+        self._residency.forget_caches()  # some of it was to be computed by those steps
+        for request in guilty:
+            self._finish(request)
+        return refusals(guilty)
 
     def masks(self) -> list[bytes | None]:
         """Masks of the oldest launched plan, all of whose earlier tokens are known."""

@@ -29,6 +29,11 @@ class StepClock:
         tokens = self._rows if plan.rows is None else sum(row.count for row in plan.rows)
         self._launched.append((self._clock(), tokens))
 
+    def forget(self) -> None:
+        """What was launched never ends."""
+        self._launched.clear()
+        self._ended_s = self._clock()
+
     def end(self, result: StepResult) -> StepReport:
         """Of the oldest launched step. Steps overlap: the device turns to a step when it has done
         the one before, or at the launch where it had nothing to do."""

@@ -64,6 +64,11 @@ class Leader:
     def describe(self) -> Ready:
         return self._runner.describe(self._ranks)
 
+    def recover(self) -> bool:
+        """The other ranks may be in the middle of a collective of the step that failed here: only
+        a new start brings all of them to the same place."""
+        return False
+
     def close(self) -> None:
         self._sender.close()
         self._runner.close()

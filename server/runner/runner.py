@@ -25,6 +25,7 @@ from server.kernels.sdpa import SdpaBatch
 from server.messages import Ready
 from server.model.internvl import InternVLChat
 from server.model.shards import split_text
+from server.runner.device_faults import MemoryGuard
 from server.runner.graphs import Capture, DecodeGraphs, VisionGraphs
 from server.runner.inputs import Ints, StepLayout
 from server.runner.logprobs import Logprobs
@@ -73,6 +74,7 @@ class LocalRunner:
             device=self._device,
         )
         self._next_step = 0
+        self._guard = MemoryGuard(self._device)
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="device", initializer=_take_device, initargs=(self._device,)
         )
@@ -107,7 +109,7 @@ class LocalRunner:
         if plan.masked:
             self._awaiting_masks.append(masks)
             masks.add_done_callback(lambda _: self._awaiting_masks.popleft())
-        step = partial(self._execute, plan, masks)
+        step = partial(self._guard.run, partial(self._execute, plan, masks))
         if self.profile is not None:
             step = partial(self.profile.run, step)
         return PendingStep(plan.step, self._thread.submit(step), masks)
@@ -131,10 +133,18 @@ class LocalRunner:
             weights_load_s=self.weights_load_s,
         )
 
+    def recover(self) -> bool:
+        self._forget_masks()
+        self._thread.submit(self._guard.clear).result()
+        return True
+
     def close(self) -> None:
+        self._forget_masks()
+        self._thread.shutdown(cancel_futures=True)
+
+    def _forget_masks(self) -> None:
         for masks in list(self._awaiting_masks):
             masks.cancel()
-        self._thread.shutdown(cancel_futures=True)
 
     @torch.inference_mode()
     def _execute(self, plan: StepPlan, masks: Future[Masks]) -> Sampled:
@@ -142,7 +152,7 @@ class LocalRunner:
         rows = self._slots.apply(plan)
         embeds = self._model.shard.text.embeds
         encoding = Stopwatch(self._device) if plan.encodes and embeds else None
-        with encoding.running() if encoding else nullcontext():
+        with encoding.running() if encoding else nullcontext(), self._guard.encoding():
             if embeds:
                 self._encode(plan.encodes)
         slots = [self._slots[row.slot] for row in rows]

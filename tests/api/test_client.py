@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from server.api.client import EngineClient, EngineState
 from server.errors import ApiError
+from server.in_flight import InFlight, fingerprint
 from server.ipc import ApiEndpoint
+from server.limits import Limits
 from server.messages import Delta, FinishReason, Gauges, ImageRef, SamplingParams, Submit
 from tests.api.fake_engine import READY, FakeEngine, says, silent
 
@@ -22,7 +25,7 @@ PATIENCE_S = 20.0
 @asynccontextmanager
 async def connected_client(run_dir: Path, max_open: int = 8) -> AsyncIterator[EngineClient]:
     with closing(ApiEndpoint(run_dir, "api-0")) as endpoint:
-        client = EngineClient(endpoint, max_open)
+        client = EngineClient(endpoint, Limits(max_waiting_requests=max_open))
         client.start()
         try:
             yield client
@@ -211,6 +214,40 @@ def test_losing_the_engine_fails_every_request_once_and_the_next_engine_serves(
                 # Nothing that was meant for the old engine reaches the new one.
                 assert [r.submit.id for r in engine.received] == [4]
                 assert engine.cancelled == []
+
+    asyncio.run(run())
+
+
+def test_what_was_in_the_engine_when_it_died_is_refused_after_the_second_death(
+    tmp_path: Path,
+) -> None:
+    other = msgspec.structs.replace(REQUEST, prompt=b"\2\0\0\0")
+
+    async def run() -> None:
+        async with connected_client(tmp_path) as client:
+            with closing(InFlight(tmp_path)) as in_flight:
+                for _ in range(2):
+                    with FakeEngine(tmp_path):
+                        await is_ready(client)
+                        submissions = [client.submit([r], []) for r in (REQUEST, other)]
+                        in_flight.note([fingerprint(REQUEST)])
+                    failures = []
+                    for submission in submissions:
+                        with submission, pytest.raises(ApiError) as caught:
+                            await asyncio.wait_for(anext(submission), PATIENCE_S)
+                        failures.append(caught.value)
+                    assert [f.code for f in failures] == ["engine_died", "engine_restarted"]
+                    assert failures[0].headers == {"x-should-retry": "false"}
+                    assert "x-should-retry" not in failures[1].headers
+                    assert int(failures[1].headers["retry-after"]) > 0
+            with FakeEngine(tmp_path, says([4])):
+                await is_ready(client)
+                with pytest.raises(ApiError) as caught:
+                    client.submit([other, REQUEST], [])
+                assert (caught.value.status, caught.value.code) == (400, "request_quarantined")
+                assert caught.value.headers == {"x-should-retry": "false"}
+                with client.submit([other], []) as submission:
+                    assert len([a async for a in submission]) == 1
 
     asyncio.run(run())
 

@@ -20,6 +20,7 @@ from server.api.client import EngineClient
 from server.api.service import Service
 from server.heartbeat import Heartbeat
 from server.ipc import ApiEndpoint
+from server.limits import Limits
 from server.settings import Settings
 from tests.api.fake_engine import FakeEngine, answers_all
 from tests.api.harness import MODEL, RunningApi
@@ -42,7 +43,7 @@ def description() -> Any:
     with tempfile.TemporaryDirectory() as run_dir:
         endpoint = ApiEndpoint(Path(run_dir), "nobody")
         heartbeat = Heartbeat(Path(run_dir))
-        service = Service.load(Settings(), CHECKPOINT, EngineClient(endpoint, 1), heartbeat)
+        service = Service.load(Settings(), CHECKPOINT, EngineClient(endpoint, Limits()), heartbeat)
         document = create_app(service).openapi()
         service.preparer.close()
         endpoint.close()

@@ -10,6 +10,7 @@ from server.api.client import EngineClient
 from server.api.service import Service
 from server.heartbeat import Heartbeat
 from server.ipc import ApiEndpoint
+from server.limits import Limits
 from server.settings import Settings
 from tests.golden import CHECKPOINT
 
@@ -17,7 +18,7 @@ from tests.golden import CHECKPOINT
 @contextmanager
 def loaded(run_dir: Path, checkpoint: Path = CHECKPOINT, **options: Any) -> Iterator[Service]:
     with closing(ApiEndpoint(run_dir, "api-0")) as endpoint, Heartbeat(run_dir) as heartbeat:
-        client = EngineClient(endpoint, 1)
+        client = EngineClient(endpoint, Limits())
         service = Service.load(Settings(**options), checkpoint, client, heartbeat)
         try:
             yield service

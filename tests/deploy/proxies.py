@@ -1,28 +1,19 @@
-"""nginx and Envoy before a daemon, configured by what the chart renders."""
+"""What nginx and Envoy are configured with, from what the chart renders; Envoy as a process."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.deploy.chart import Manifest
+from tests.proxy import free_port, running_proxy
 
-START_S = 30
 PREFIX = "nginx.ingress.kubernetes.io/"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 def nginx_directives(ingress: Manifest) -> str:
@@ -38,32 +29,6 @@ def nginx_directives(ingress: Manifest) -> str:
 
 
 @contextmanager
-def nginx(folder: Path, daemon: str, directives: str) -> Iterator[str]:
-    """The address of an nginx before a daemon."""
-    port = free_port()
-    config = folder / "nginx.conf"
-    config.write_text(
-        f"""
-        daemon off; master_process off; pid {folder}/pid; error_log stderr;
-        events {{}}
-        http {{
-          access_log off;
-          client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-          fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-          server {{
-            listen 127.0.0.1:{port};
-            location / {{ proxy_pass {daemon}; {directives} }}
-          }}
-        }}
-        """,
-        encoding="utf-8",
-    )
-    command = ["/usr/sbin/nginx", "-c", str(config), "-p", str(folder), "-e", "stderr"]
-    with _running(command, folder, port) as url:
-        yield url
-
-
-@contextmanager
 def envoy(folder: Path, daemon: str, timeouts: dict[str, str]) -> Iterator[str]:
     """The address of an Envoy before a daemon, with the time-outs of an HTTPRoute's rule."""
     port, admin = free_port(), free_port()
@@ -75,7 +40,7 @@ def envoy(folder: Path, daemon: str, timeouts: dict[str, str]) -> Iterator[str]:
     binary = shutil.which("envoy", path=str(Path(sys.executable).parent)) or "envoy"
     command = [binary, "--config-path", str(config), "--concurrency", "1", "--log-level", "warn"]
     command += ["--base-id", str(port)]
-    with _running(command, folder, port) as url:
+    with running_proxy(command, folder, port) as url:
         yield url
 
 
@@ -140,25 +105,3 @@ def _envoy_config(
             ],
         },
     }
-
-
-@contextmanager
-def _running(command: list[str], folder: Path, port: int) -> Iterator[str]:
-    with (folder / "proxy.log").open("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            deadline_s = time.monotonic() + START_S
-            while not _answers(port):
-                log.seek(0)
-                assert process.poll() is None, log.read()
-                assert time.monotonic() < deadline_s, log.read()
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -17,8 +17,9 @@ import httpx
 import pytest
 
 from tests.deploy.chart import find, render, values_of
-from tests.deploy.proxies import envoy, nginx, nginx_directives
+from tests.deploy.proxies import envoy, nginx_directives
 from tests.e2e.daemon import MODEL, Daemon, running
+from tests.proxy import nginx
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,7 +35,7 @@ BUFFERING = (
 
 
 def by_nginx(folder: Path, daemon: str) -> AbstractContextManager[str]:
-    return nginx(folder, daemon, INGRESS)
+    return nginx(folder, [daemon], INGRESS)
 
 
 def by_envoy(folder: Path, daemon: str) -> AbstractContextManager[str]:
@@ -82,7 +83,7 @@ def test_tokens_do_not_wait_in_the_proxy(daemon: Daemon, proxy: Proxy, tmp_path:
 
 
 def test_the_daemon_tells_nginx_not_to_buffer(daemon: Daemon, tmp_path: Path) -> None:
-    with nginx(tmp_path, daemon.url, "") as url:
+    with nginx(tmp_path, [daemon.url], "") as url:
         arriving = events(url)
         next(arriving)
         assert daemon.gauge("internvl_requests_running") == 1
@@ -91,7 +92,7 @@ def test_the_daemon_tells_nginx_not_to_buffer(daemon: Daemon, tmp_path: Path) ->
 
 def test_a_proxy_that_buffers_is_noticed(daemon: Daemon, tmp_path: Path) -> None:
     """Or the tests above could not fail."""
-    with nginx(tmp_path, daemon.url, BUFFERING) as url:
+    with nginx(tmp_path, [daemon.url], BUFFERING) as url:
         arriving = events(url)
         next(arriving)
         assert daemon.gauge("internvl_requests_running") == 0

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,24 +80,57 @@ def test_the_api_process_runs_without_torch(daemon: Daemon) -> None:
     assert loaded == {"api": False, "engine": True}
 
 
+def asking(text: str, **fields: Any) -> dict[str, Any]:
+    return ENDLESS | {"messages": [{"role": "user", "content": text}]} | fields
+
+
 def test_a_killed_engine_ends_streams_and_comes_back() -> None:
-    with running(*EXACT) as daemon:
+    with running(*EXACT, "--max-num-seqs", "5") as daemon, ThreadPoolExecutor(2) as pool:
+
+        def ask(body: dict[str, Any]) -> Future[httpx.Response]:
+            return pool.submit(daemon.http.post, "/v1/chat/completions", json=body)
+
         streams, threads = start_streams(daemon, 4)
-        with ThreadPoolExecutor(1) as pool:
-            plain = pool.submit(daemon.http.post, "/v1/chat/completions", json=ENDLESS)
-            time.sleep(0.2)
-            daemon.children()["engine"].kill()
-            assert plain.result().status_code == 503
+        plain = ask(asking("Kill!"))
+        wait_until_running(daemon, 5)
+        queued = ask(asking("Wait."))
+        wait_until_running(daemon, 5, waiting=1)
+        daemon.children()["engine"].kill()
         for thread in threads:
             thread.join(timeout=10)
             assert not thread.is_alive()
         for lines in streams:
-            check_cut(lines, "engine_restarted")
+            check_cut(lines, "engine_died")
+        for code, response in (("engine_died", plain), ("engine_restarted", queued)):
+            assert response.result().status_code == 503
+            assert response.result().json()["error"]["code"] == code
+        assert plain.result().headers["x-should-retry"] == "false"
+        assert int(queued.result().headers["retry-after"]) > 0
         refused = daemon.http.post("/v1/chat/completions", json=ENDLESS)
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
         daemon.wait_until_ready()
         check_answer(daemon)
+
+        again = ask(asking("Kill!", seed=5))
+        wait_until_running(daemon, 1)
+        daemon.children()["engine"].kill()
+        assert again.result().json()["error"]["code"] == "engine_died"
+        daemon.wait_until_ready()
+        refused = ask(asking("Kill!", max_tokens=3)).result()
+        assert (refused.status_code, refused.headers["x-should-retry"]) == (400, "false")
+        assert refused.json()["error"]["code"] == "request_quarantined"
+        check_answer(daemon)
+
+
+def wait_until_running(daemon: Daemon, running: int, waiting: int = 0) -> None:
+    deadline_s = time.monotonic() + 30
+    while (
+        daemon.gauge("internvl_requests_running") != running
+        or daemon.gauge("internvl_requests_waiting") != waiting
+    ):
+        assert time.monotonic() < deadline_s, daemon.http.get("/metrics").text
+        time.sleep(0.02)
 
 
 def test_a_killed_api_process_leaves_no_request_behind() -> None:
@@ -192,7 +225,7 @@ def test_an_engine_that_stands_still_is_started_again() -> None:
         for thread in threads:
             thread.join(timeout=20)
         for lines in streams:
-            check_cut(lines, "engine_restarted")
+            check_cut(lines, "engine_died")
         assert "the engine has stood still" in daemon.log
         assert daemon.http.get("/livez").status_code == 200
         daemon.wait_until_ready()

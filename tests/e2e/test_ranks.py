@@ -64,7 +64,7 @@ def test_a_rank_that_dies_is_replaced_with_all_others(victim: int) -> None:
             thread.join(timeout=5)
             assert not thread.is_alive()
         for lines in streams:
-            check_cut(lines, "engine_restarted")
+            check_cut(lines, "engine_died")
         daemon.wait_until_ready()
         check_answer(daemon)
         after = ranks(daemon)
@@ -81,7 +81,7 @@ def test_a_rank_that_stands_still_is_found() -> None:
         for thread in threads:
             thread.join(timeout=30)
         assert time.monotonic() - begin_s < 20
-        check_cut(streams[0], "engine_restarted")
+        check_cut(streams[0], "engine_died")
         daemon.wait_until_ready()
         check_answer(daemon)
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from server.engine.plan import Install, RunnerLimits, StepPlan, StepResult
+from server.engine.plan import Install, OutOfMemoryError, RunnerLimits, StepPlan, StepResult
 from server.messages import ImageRef, SamplingParams, Submit
 
 TOKENS_PER_IMAGE = 6
@@ -117,6 +117,8 @@ class Launched:
         self.runner.go_on()
 
     def result(self) -> StepResult:
+        if self.value is None and self.runner.failure is not None:
+            raise OutOfMemoryError(encoding=self.runner.failure)
         assert self.value is not None, "the masks never came"
         self.runner.read_back = self.plan.step
         return self.value
@@ -133,6 +135,9 @@ class FakeRunner:
     """Slot to the step that drew its newest token."""
     read_back: int = -1
     """The newest step whose tokens the engine knows."""
+    fails_at: dict[int, bool] = field(default_factory=dict)
+    """Steps that do not fit into the memory, and whether it is for their pictures."""
+    failure: bool | None = None
     _last_slots: deque[list[int]] = field(default_factory=deque)
     _waiting: deque[Launched] = field(default_factory=deque)
 
@@ -151,7 +156,19 @@ class FakeRunner:
         """Executes what can be, in the order of the plans."""
         while self._waiting and (masks := self._waiting[0].masks) is not None:
             launched = self._waiting.popleft()
-            launched.value = self.execute(launched.plan, masks)
+            if self.failure is None:
+                self.failure = self.fails_at.get(launched.plan.step)
+            if self.failure is None:
+                launched.value = self.execute(launched.plan, masks)
+
+    def recover(self) -> bool:
+        """Nothing that was launched or is cached may be needed again."""
+        self.failure = None
+        self._waiting.clear()
+        self.read_back = len(self.plans) - 1
+        for state in (self.slots, self.kv, self.pictures, self.drawn_in):
+            state.clear()
+        return True
 
     def execute(self, plan: StepPlan, masks: Sequence[bytes | None]) -> StepResult:
         for install in plan.installs:

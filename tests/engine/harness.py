@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from server.engine.plan import Pending, Runner, StepPlan
+from server.engine.plan import OutOfMemoryError, Pending, Runner, StepPlan
 from server.engine.request import Matcher
 from server.engine.scheduler import PeerDelta, Scheduler
 from server.messages import Delta, FinishReason, Submit
@@ -39,7 +39,12 @@ class Harness:
             if len(self._pending) == 1:
                 self._provide_masks()
         if self._pending and (plan is None or len(self._pending) == self._runner.limits.stages + 1):
-            self._note(self.scheduler.retire(self._pending.popleft()[1].result()))
+            try:
+                self._note(self.scheduler.retire(self._pending.popleft()[1].result()))
+            except OutOfMemoryError as failure:
+                assert self._runner.recover()
+                self._pending.clear()
+                self._note(self.scheduler.start_over(encoding=failure.encoding))
             self._provide_masks()
             self.scheduler.check_integrity()
         return not self.scheduler.idle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -13,8 +14,10 @@ import pytest
 import zmq
 
 from server.engine.loop import Engine
+from server.engine.plan import OutOfMemoryError
 from server.engine.request import Matcher
 from server.engine.scheduler import Scheduler
+from server.in_flight import fingerprint
 from server.ipc import EngineEndpoint, engine_address
 from server.messages import (
     Cancel,
@@ -104,9 +107,11 @@ class Setting:
             CountingCompiler(),
             READY,
             check_integrity=True,
+            note_in_flight=lambda fingerprints: self.noted.append(list(fingerprints)),
         )
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.clients: list[Client] = []
+        self.noted: list[list[bytes]] = []
 
     def connect(self, name: str) -> Client:
         client = Client(self.context, self.run_dir, name)
@@ -225,6 +230,41 @@ def test_a_request_that_cannot_run_is_answered_while_idle(setting: Setting) -> N
     client.send(make_submit(1, []))
     (delta,) = setting.answers(client)[1]
     assert delta.finish is FinishReason.ERROR
+
+
+def test_a_step_without_memory_costs_whoever_caused_it(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    setting.runner.fails_at[0] = True
+    picture, text = make_submit(1, range(9), images=[(2, b"aaaa")]), make_submit(2, range(5))
+    client.send(picture, b"aaaa")
+    setting.engine.step(wait_s=1)
+    client.send(text)
+    deltas = setting.answers(client, count=2)
+    assert [delta.finish for delta in deltas[1]] == [FinishReason.ERROR]
+    assert tokens(deltas[2]) == expected_tokens(text, [])
+    client.send(picture := make_submit(3, range(9), images=[(2, b"aaaa")]), b"aaaa")
+    assert tokens(setting.answers(client)[3]) == expected_tokens(picture, [b"aaaa"])
+
+
+def test_an_engine_of_several_ranks_ends_when_a_step_has_no_memory(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setting.runner, "recover", lambda: False)
+    setting.runner.fails_at[0] = False
+    setting.connect("api-0").send(make_submit(1, range(9)))
+    with pytest.raises(OutOfMemoryError):
+        for _ in range(3):
+            setting.engine.step(wait_s=1)
+
+
+def test_inputs_are_noted_while_launched_steps_compute_them(setting: Setting) -> None:
+    client = setting.connect("api-0")
+    submit = make_submit(1, range(9), max_tokens=3)
+    client.send(submit)
+    setting.answers(client)
+    setting.engine.step(wait_s=0)
+    noted = [entry for entry, _ in itertools.groupby(setting.noted)]
+    assert noted == [[fingerprint(submit)], []]
 
 
 def test_every_step_is_reported_with_its_tokens(setting: Setting) -> None:

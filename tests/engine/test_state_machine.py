@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from server.messages import FinishReason
 from tests.engine.fake import TOKENS_PER_IMAGE, VOCAB_SIZE, limits, make_submit
 from tests.engine.test_scheduler import Checked
 
@@ -93,6 +94,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(steps):
             self.harness.step()
 
+    @rule(encoding=st.booleans())
+    def run_out_of_memory(self, encoding: bool) -> None:
+        runner = self.harness.runner
+        runner.fails_at[len(runner.plans)] = encoding
+
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         request_id = data.draw(st.integers(0, self.next_id))
@@ -111,9 +117,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         self.harness.run()
         for request_id, expected in self.harness.expected.items():
-            self.harness.finish(request_id)
+            failed = self.harness.finish(request_id) is FinishReason.ERROR
             tokens = self.harness.tokens(request_id)
-            if request_id in self.cancelled:
+            if failed or request_id in self.cancelled:
                 assert tokens == expected[: len(tokens)]
             else:
                 assert tokens == expected

@@ -64,6 +64,9 @@ class AllRanks:
     def launch(self, plan: StepPlan) -> PendingOnAll:
         return PendingOnAll([r.launch(plan) for r in self._runners], self._drawing)
 
+    def recover(self) -> bool:
+        return False
+
     def close(self) -> None:
         for runner in self._runners:
             runner.close()

@@ -27,6 +27,8 @@ const SENTENCES = {
   context_length_exceeded: ["This no longer fits", "Start a new chat, send fewer pictures, or ask for a shorter answer."],
   model_loading: ["The model is still loading", "This can take a few minutes after a start."],
   engine_restarted: ["The model was restarted", "What was being written is lost; your question is kept."],
+  engine_died: ["The model was restarted", "It stopped while it worked on this question, which may be the cause."],
+  request_quarantined: ["This question is not taken for a while", "The model has stopped repeatedly while it worked on it. Change the text or the pictures."],
   server_shutting_down: ["The server is shutting down", "Your question is kept. Try again in a moment."],
   invalid_schema: ["The schema cannot be used", ""],
   model_not_found: ["The server has another model now", "Reload the page."],

@@ -1,0 +1,32 @@
+"""A step that was too much for the memory: who caused it, and what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from server.engine.draft import LaunchedRow
+from server.engine.request import Request, Status
+from server.messages import Delta, FinishReason
+
+OUT_OF_MEMORY = (
+    "The device ran out of memory in a step that read this request. "
+    "Send fewer pictures or a shorter prompt at a time."
+)
+
+
+def culprits(rows: Sequence[LaunchedRow], *, encoding: bool) -> list[Request]:
+    """Whose part of a step was too much: pictures where they were being encoded, else prompts, else
+    the last in rank. Requests that have ended are not named."""
+    alive = [row for row in rows if row.request.status is not Status.FINISHED]
+    for guilty in ([r for r in alive if encoding and r.encodes], [r for r in alive if r.prompt]):
+        if guilty:
+            return [row.request for row in guilty]
+    return [max((row.request for row in alive), key=lambda r: r.rank)] if alive else []
+
+
+def refusals(guilty: Sequence[Request]) -> list[tuple[bytes, Delta]]:
+    """The end of each of them, with its peer."""
+    return [
+        (request.peer, Delta(request.id, [], FinishReason.ERROR, error=OUT_OF_MEMORY))
+        for request in guilty
+    ]

@@ -1,0 +1,109 @@
+"""Mixed traffic for `SOAK_MINUTES`, with the engine killed twice: nothing is lost, nothing leaks.
+
+Time is cut into rounds of the same traffic. After each of them the daemon comes to rest and is
+looked at: what leaks grows from round to round, what is cached does not.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from tests.e2e.conftest import EXACT
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.test_faults import check_answer
+from tests.soak.ledger import Ledger
+from tests.soak.traffic import traffic
+
+ROUNDS = 6
+SMALL = ("--max-num-seqs", "8", "--kv-cache-blocks", "300", "--image-cache-slots", "8")
+"""Caches that are full after one round: memory is taken when it is first written."""
+
+KILLED_IN = (0, 1)
+MEMORY_GROWTH = 1.05
+WARM_ROUNDS = 2
+SETTLE_S = 30
+EXCUSE_S = 2.0
+"""A failure may reach its client so long after the engine is there again."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process holds while nothing is asked of it."""
+
+    pid: int
+    files: int
+    memory_bytes: int
+
+    @classmethod
+    def by(cls, process: psutil.Process) -> Held:
+        memory = process.memory_full_info()
+        return cls(process.pid, process.num_fds(), memory.uss + memory.swap)
+
+
+def kill_engine(daemon: Daemon, ledger: Ledger) -> None:
+    """Lets the engine die under load and waits for the next one."""
+    begin_s = time.monotonic()
+    daemon.engine().kill()
+    while daemon.http.get("/readyz").status_code == 200:
+        time.sleep(0.01)
+    daemon.wait_until_ready()
+    ledger.restarted(begin_s, time.monotonic() + EXCUSE_S)
+
+
+def at_rest(daemon: Daemon) -> dict[str, Held]:
+    """What the processes hold, by their roles, when all requests have ended."""
+    daemon.wait_until_idle()
+    deadline_s = time.monotonic() + SETTLE_S
+    while daemon.gauge("internvl_image_slots_used"):
+        assert time.monotonic() < deadline_s, "picture slots were not given back"
+        time.sleep(0.05)
+    check_answer(daemon)
+    daemon.wait_until_idle()
+    time.sleep(1)  # connections that were closed by clients are closed here too
+    own = {"supervisor": psutil.Process(daemon.process.pid), **daemon.children()}
+    return {role: Held.by(process) for role, process in own.items()}
+
+
+def check_processes(daemon: Daemon) -> None:
+    children = psutil.Process(daemon.process.pid).children(recursive=True)
+    roles = [child.cmdline() for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    assert len(roles) == len(children), "somebody who ended was not waited for"
+    modules = sorted(part for line in roles for part in line if part.startswith("server."))
+    assert len(set(modules)) == len(modules), f"more processes than there should be: {modules}"
+
+
+def check_growth(rounds: list[dict[str, Held]]) -> None:
+    """Since the process was warm: it keeps a little for each new shape of a step."""
+    for role in rounds[-1]:
+        same = [held[role] for held in rounds if held[role].pid == rounds[-1][role].pid]
+        assert len(same) > WARM_ROUNDS + 1, "the process is too young to tell"
+        first, last = same[WARM_ROUNDS], same[-1]
+        assert last.files <= first.files, (role, same)
+        assert last.memory_bytes <= first.memory_bytes * MEMORY_GROWTH, (role, same)
+
+
+def test_soak() -> None:
+    round_s = float(os.environ.get("SOAK_MINUTES", "30")) * 60 / ROUNDS
+    ledger, rounds = Ledger(), []
+    with running(*EXACT, *SMALL) as daemon:
+        for number in range(ROUNDS):
+            with traffic(daemon, ledger, number):
+                end_s = time.monotonic() + round_s
+                if number in KILLED_IN:
+                    time.sleep(round_s / 3)
+                    kill_engine(daemon, ledger)
+                time.sleep(max(0.0, end_s - time.monotonic()))
+            rounds.append(at_rest(daemon))
+            check_processes(daemon)
+            ledger.check()
+        print(dict(ledger.ends), rounds, sep="\n")
+        check_growth(rounds)
+        assert daemon.gauge("internvl_restarts_total") == len(KILLED_IN)
+    assert min(sum(v for k, v in ledger.ends.items() if k.startswith(kind)) for kind in KINDS) > 0
+
+
+KINDS = ("plain", "stream", "disconnect", "impatient", "hostile")
