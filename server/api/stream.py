@@ -1,17 +1,15 @@
-"""Server-sent events: the bytes of each chunk, and the response that carries them.
+"""Server-sent events: the bytes of each chunk.
 
 Chunks of a stream differ in a few bytes, so what repeats is serialised once per request. Every
-frame is one line of data and a blank line; a silent stream carries comments.
+frame is one line of data and a blank line.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.types import Receive, Scope, Send
 
 from server.errors import ApiError
 
@@ -97,37 +95,3 @@ class ChatChunks:
 
     def _end(self, usage: Mapping[str, Any] | None) -> bytes:
         return self._tail if usage is None else b'],"usage":' + _encode(usage) + b"}\n\n"
-
-
-class EventStream(EventSourceResponse):
-    """A stream of frames that is always told when it is over.
-
-    It ends by the end of `frames`. A shutdown ends the frames themselves, through the engine
-    client, so that the client sees the reason; the library's own watch for it only looks at
-    uvicorn's signal handlers, which the server does not install.
-
-    Args:
-        on_end: called once, also when the client goes away before the first frame was asked for.
-    """
-
-    def __init__(
-        self,
-        frames: AsyncIterator[bytes],
-        on_end: Callable[[], None],
-        keep_alive_s: float,
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(
-            frames,
-            headers={"cache-control": "no-cache", **headers},
-            ping=keep_alive_s,
-            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
-            sep="\n",
-        )
-        self._on_end = on_end
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._on_end()
