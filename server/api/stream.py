@@ -34,6 +34,8 @@ class ChatChunks:
     def __init__(self, head: Mapping[str, Any], *, include_usage: bool) -> None:
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._content_heads: dict[int, bytes] = {}
+        self._content_tail = b'},"logprobs":null,"finish_reason":null}' + self._tail
 
     def role(self, index: int, prompt_token_ids: list[int] | None = None) -> bytes:
         """First chunk of a choice."""
@@ -47,8 +49,12 @@ class ChatChunks:
         return self._head + choice + b"]" + ids + self._tail[1:]
 
     def content(self, index: int, text: str) -> bytes:
-        """A chunk of text and nothing else."""
-        return self.delta(index, {"content": text})
+        """A chunk of text and nothing else, as most are."""
+        head = self._content_heads.get(index)
+        if head is None:
+            head = b'%b{"index":%d,"delta":{"content":' % (self._head, index)
+            self._content_heads[index] = head
+        return head + _encode(text) + self._content_tail
 
     def delta(
         self,

@@ -23,6 +23,8 @@ class Submission:
         self.listener: Callable[[], None] | None = None
         """Called when there is news, instead of waking whoever iterates."""
         self.failure: ApiError | None = None
+        self.closing = False
+        """Nothing comes after what has arrived."""
         self._ids = ids
         self._cancel = cancel
         self._open = {id: index for index, id in enumerate(ids)}
@@ -37,6 +39,7 @@ class Submission:
             self._arrived.append((self._open[delta.id], delta))
             if delta.finish is not None:
                 del self._open[delta.id]
+                self.closing = not self._open
 
     def tell(self) -> None:
         if self.listener is None:
@@ -46,18 +49,13 @@ class Submission:
 
     def fail(self, failure: ApiError) -> None:
         if self.failure is None:
-            self.failure = failure
+            self.failure, self.closing = failure, True
             self.tell()
 
     def fail_unless_begun(self, failure: ApiError) -> None:
         """Fails if the engine has said nothing yet."""
         if not self._begun:
             self.fail(failure)
-
-    @property
-    def closing(self) -> bool:
-        """Nothing comes after what has arrived."""
-        return not self._open or self.failure is not None
 
     def take(self) -> list[tuple[int, Delta]]:
         arrived, self._arrived = self._arrived, []
@@ -67,6 +65,7 @@ class Submission:
         """Ends one choice; only what has arrived before may still be seen of it."""
         self._cancel(self._ids[index])
         self._open.pop(self._ids[index], None)
+        self.closing = self.closing or not self._open
 
     def close(self) -> None:
         """Cancels whatever has not ended. Idempotent, and needs no event loop turn."""
