@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.engine.plan import Install, PromptLogprobs, RunnerLimits, StepPlan, StepResult
@@ -43,6 +43,11 @@ class Recital:
     sampling: SamplingParams
     prompt_logprobs: int | None
 
+    @property
+    def place(self) -> int:
+        """In the answer, of the next token."""
+        return self.length - self.prompt_length
+
     @classmethod
     def of(cls, install: Install) -> Recital:
         tokens = array("i")
@@ -57,49 +62,39 @@ class Recital:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A token that a step draws."""
-
-    slot: int
-    place: int
-    """In the answer."""
-    logprobs: int | None
-
-
 class NullStep:
-    """A launched step; what it draws is settled, but for masks."""
+    """A launched step. What it draws is settled as far as there are no masks.
+
+    Args:
+        slots: that draw a token.
+        token_ids: theirs.
+        due_s: when the step is over, of the monotonic clock.
+    """
 
     def __init__(
-        self, step: int, script: Sequence[int], drawn: list[Drawn], masked: Sequence[int]
+        self, plan: StepPlan, slots: list[int], token_ids: list[int], due_s: float
     ) -> None:
+        self.logprobs: list[int | None] = []
+        """How many each slot wants; empty where none does."""
         self.prompt_logprobs: list[PromptLogprobs] = []
-        self.due_s = 0.0
-        self._step = step
-        self._script = script
-        self._drawn = drawn
-        self._masked = masked
-        self._masks: dict[int, bytes | None] = {}
+        self._plan = plan
+        self._slots = slots
+        self._token_ids = token_ids
+        self._due_s = due_s
 
     def provide(self, masks: Sequence[bytes | None]) -> None:
-        self._masks = dict(zip(self._masked, masks, strict=True))
+        by_slot = dict(zip(self._plan.masked, masks, strict=True))
+        for index, slot in enumerate(self._slots):
+            self._token_ids[index] = allowed(self._token_ids[index], by_slot.get(slot))
 
     def result(self) -> StepResult:
-        if (wait_s := self.due_s - time.monotonic()) > 0:
+        if (wait_s := self._due_s - time.monotonic()) > 0:
             time.sleep(wait_s)
-        token_ids = list(map(self._token, self._drawn))
         logprobs = [
-            None if one.logprobs is None else scored(token, one.logprobs)
-            for one, token in zip(self._drawn, token_ids, strict=True)
+            None if wanted is None else scored(token, wanted)
+            for token, wanted in zip(self._token_ids, self.logprobs, strict=False)
         ]
-        return StepResult(self._step, token_ids, logprobs, self.prompt_logprobs)
-
-    def _token(self, drawn: Drawn) -> int:
-        token = self._script[drawn.place % len(self._script)]
-        mask = self._masks.get(drawn.slot)
-        if mask is None or mask[token // 8] >> token % 8 & 1:
-            return token
-        return next(bits(mask))
+        return StepResult(self._plan.step, self._token_ids, logprobs, self.prompt_logprobs)
 
 
 class NullRunner:
@@ -127,18 +122,22 @@ class NullRunner:
         if plan.rows is not None:
             self._rows = [row.slot for row in plan.rows]
             counts = [row.count for row in plan.rows]
-        drawn: list[Drawn] = []
-        step = NullStep(plan.step, self._script, drawn, plan.masked)
+        self._due_s = max(self._due_s, time.monotonic()) + self._step_s
+        slots: list[int] = []
+        token_ids: list[int] = []
+        step = NullStep(plan, slots, token_ids, self._due_s)
         for slot, count in zip(self._rows, counts, strict=True):
             recital = self._slots[slot]
             if recital.prompt_logprobs is not None:
                 step.prompt_logprobs += prompt_logprobs(slot, recital, count)
             recital.computed += count
             if recital.computed == recital.length:
-                place = recital.length - recital.prompt_length
-                drawn.append(Drawn(slot, place, recital.sampling.logprobs))
+                slots.append(slot)
+                token_ids.append(self._script[recital.place % len(self._script)])
                 recital.length += 1
-        step.due_s = self._due_s = max(self._due_s, time.monotonic()) + self._step_s
+        wanted = [self._slots[slot].sampling.logprobs for slot in slots]
+        if any(one is not None for one in wanted):
+            step.logprobs = wanted
         return step
 
     def describe(self) -> Ready:
@@ -198,8 +197,10 @@ def scored(token: int, wanted: int) -> TokenLogprob:
     return TokenLogprob(CERTAIN, ids, [CERTAIN, *[UNLIKELY] * wanted][: len(ids)])
 
 
-def bits(mask: bytes) -> Iterator[int]:
-    """Ids of the tokens that a mask allows."""
-    for index, byte in enumerate(mask):
-        if byte:
-            yield from (8 * index + bit for bit in range(8) if byte >> bit & 1)
+def allowed(token: int, mask: bytes | None) -> int:
+    """The token where the mask takes it, else the first that it takes."""
+    if mask is None or mask[token // 8] >> token % 8 & 1:
+        return token
+    return next(
+        8 * index + bit for index, byte in enumerate(mask) for bit in range(8) if byte >> bit & 1
+    )
