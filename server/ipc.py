@@ -113,7 +113,7 @@ class ApiEndpoint:
         )
         self._socket.connect(self._address)
         # The same socket, for looking without a turn of the event loop.
-        self._waiting = zmq.Socket.shadow(self._socket)
+        self._waiting: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket)
 
     def reconnect(self) -> None:
         """Forgets the old connection with everything that is queued on it."""

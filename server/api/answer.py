@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from server.frontend.detokenizer import Detokenizer
 from server.frontend.prompt import Prompt
@@ -23,8 +25,8 @@ class ScoredToken:
     logprob: TokenLogprob
 
 
-class News(NamedTuple):
-    """What a delta added to a choice. A tuple, because one is made for each token."""
+class News(msgspec.Struct, frozen=True):
+    """What a delta added to a choice. A struct, because one is made for each token."""
 
     index: int
     text: str

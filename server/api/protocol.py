@@ -31,7 +31,7 @@ class GuardedH11Protocol(H11Protocol):
 
     def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.app = offering_chunks(self.app, self)  # type: ignore[assignment]
+        self.app = offering_chunks(self.app, self)
         self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
