@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 USAGE = re.compile(rb'"completion_tokens":(\d+)')
 READ_BYTES = 1 << 18
 DONE = b"data: [DONE]\n\n"
+FRAME = b"data: {"
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Stream:
     def take(self, data: bytes, now: float) -> bool:
         """Whether the stream has ended."""
         self.reads += 1
-        self.frames += data.count(b"data: {")
+        self.frames += (self.tail[1 - len(FRAME) :] + data).count(FRAME)
         if self.read_at:
             self.gaps.append(now - self.read_at)
         self.read_at = now
