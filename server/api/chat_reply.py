@@ -56,7 +56,7 @@ class ChatReply:
         )
         self._only_text = not (
             request.logprobs or request.return_token_ids or self._usage_in_chunks
-        )
+        ) and all(message.is_text for message in messages)
         self._unsent: list[list[ScoredToken]] = [[] for _ in answer.choices]
 
     def body(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class ChatReply:
 
     def news(self, news: News) -> bytes:
         message = self._messages[news.index]
-        if self._only_text and not news.finished and message.is_text:
+        if self._only_text and not news.finished:
             message.push(news.text)
             return self._chunks.content(news.index, news.text) if news.text else b""
         choice = self._answer.choices[news.index]

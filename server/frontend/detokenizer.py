@@ -64,7 +64,7 @@ class Detokenizer:
     def push(self, token_ids: Sequence[int]) -> str:
         """Takes the next ids and returns the text that is certain now, often none."""
         if not self._open:
-            pieces = [self._texts.get(token_id) for token_id in token_ids]
+            pieces = list(map(self._texts.get, token_ids))
             if None not in pieces:
                 text = "".join(pieces)  # type: ignore[arg-type]
                 self._decoded += len(text)
