@@ -16,9 +16,7 @@ import statistics
 import tempfile
 import time
 from array import array
-from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -26,7 +24,7 @@ import torch
 
 from server.demo.random_checkpoint import write_random_checkpoint
 from server.engine.loop import Engine
-from server.engine.plan import RunnerLimits, StepPlan, StepResult
+from server.engine.plan import RunnerLimits
 from server.engine.request import Matcher
 from server.engine.scheduler import Scheduler
 from server.ipc import EngineEndpoint
@@ -34,20 +32,12 @@ from server.kernels.attention import KVCache
 from server.messages import Grammar, Ready, SamplingParams, Submit
 from server.model.spec import ModelSpec
 from server.model.weights import load_model
+from server.runner.null import NullRunner
 from server.runner.runner import LocalRunner
 
 PROMPT_TOKENS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    value: StepResult
-
-    def provide(self, masks: Sequence[bytes | None]) -> None:
-        raise AssertionError("nothing here has a grammar")
-
-    def result(self) -> StepResult:
-        return self.value
+SCRIPT = (1,)
+"""What every request is answered."""
 
 
 class NoCompiler:
@@ -55,25 +45,6 @@ class NoCompiler:
 
     def compile(self, grammar: Grammar) -> Future[Matcher]:
         raise AssertionError("nothing here has a grammar")
-
-
-class NullRunner:
-    """Samples token 1 for every row, for free."""
-
-    def __init__(self, limits: RunnerLimits) -> None:
-        self.limits = limits
-        self._samples = 0
-
-    def launch(self, plan: StepPlan) -> Done:
-        if plan.rows is not None:  # prompts fit one step here, so every row samples
-            self._samples = len(plan.rows)
-        return Done(StepResult(plan.step, [1] * self._samples))
-
-    def recover(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
 
 
 def limits(requests: int, steps: int) -> RunnerLimits:
@@ -106,7 +77,7 @@ def submit(request_id: int, max_tokens: int) -> Submit:
 def scheduler_times_us(requests: int, steps: int) -> tuple[float, float]:
     """Medians of schedule and retire."""
     room = limits(requests, steps)
-    runner, scheduler = NullRunner(room), Scheduler(room)
+    runner, scheduler = NullRunner(room, SCRIPT), Scheduler(room)
     for request_id in range(requests):
         scheduler.submit(b"api-0", submit(request_id, steps + 8), [])
     plan = scheduler.schedule()
@@ -146,7 +117,7 @@ def turn_time_us(requests: int, steps: int) -> float:
     )
     with tempfile.TemporaryDirectory() as run_dir:
         endpoint = EngineEndpoint(Path(run_dir))
-        engine = Engine(NullRunner(room), endpoint, scheduler, NoCompiler(), ready)
+        engine = Engine(NullRunner(room, SCRIPT), endpoint, scheduler, NoCompiler(), ready)
         times_s = []
         for _ in range(steps):
             begin = time.perf_counter()

@@ -80,7 +80,7 @@ def serve(settings: Settings) -> int:
             settings.model,
             settings.revision,
             Path(scratch_dir),
-            weights=settings.load_format != "dummy",
+            weights=settings.load_format == "safetensors",
         )
         return Supervisor(settings, checkpoint, listener, operations).run()
 
@@ -95,7 +95,7 @@ def work(settings: Settings) -> int:
             settings.model,
             settings.revision,
             Path(scratch_dir),
-            weights=settings.load_format != "dummy",
+            weights=settings.load_format == "safetensors",
         )
         return Worker(settings, checkpoint).run()
 

@@ -29,11 +29,13 @@ from server.messages import Ready
 from server.model.spec import ModelSpec
 from server.runner.build import RankPlace, build_rank, meet, settle_budget, with_memory
 from server.runner.device_faults import is_device_lost
+from server.runner.null import TEXT, NullRunner, null_limits
 from server.runner.ranks import Follower, Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
 
 EXIT_DEVICE_LOST = 1
+AnyRunner = LocalRunner | Leader | NullRunner
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,7 @@ def run_engine(assignment: Assignment) -> None:
     compiler = GrammarCompiler(matcher_factory(Tokenizer.load(checkpoint), vocab_size))
     runner = build_runner(assignment, settings)
     try:
-        settle_budget(runner, settings)
-        ready = with_memory(runner.describe(), settings, checkpoint)
+        ready = describe(runner, settings, checkpoint)
         ready = msgspec.structs.replace(ready, restarts=assignment.restarts)
         for line in summary(assignment, ready):
             log.info("%s", line)
@@ -71,7 +72,24 @@ def run_engine(assignment: Assignment) -> None:
         runner.close()
 
 
-def build_runner(assignment: Assignment, settings: Settings) -> LocalRunner | Leader:
+def describe(runner: AnyRunner, settings: Settings, checkpoint: Path) -> Ready:
+    """What API processes are told of a runner, whose step budget is settled here."""
+    if isinstance(runner, NullRunner):
+        return runner.describe()
+    settle_budget(runner, settings)
+    return with_memory(runner.describe(), settings, checkpoint)
+
+
+def build_null_runner(settings: Settings, checkpoint: Path) -> NullRunner:
+    log.warning("--load-format null: there is NO MODEL, every answer is the same text")
+    limits = null_limits(settings, ModelSpec.load(checkpoint))
+    script = Tokenizer.load(checkpoint).encode_text(TEXT)
+    return NullRunner(limits, script, settings.null_step_ms / 1000)
+
+
+def build_runner(assignment: Assignment, settings: Settings) -> AnyRunner:
+    if settings.load_format == "null":
+        return build_null_runner(settings, Path(assignment.checkpoint))
     where = place_of(assignment, settings)
     meeting = meet(settings, where, assignment.place)
     local = build_rank(settings, Path(assignment.checkpoint), where, meeting)

@@ -112,3 +112,11 @@ class Limits(BaseModel):
         description="Memory for kept responses and what they answered, pictures included; the "
         "least recently used are dropped first.",
     )
+
+    def key_limits(self) -> dict[str, int | None]:
+        """Limits of keys that have none of their own."""
+        return {
+            "requests_per_minute": self.key_requests_per_minute,
+            "tokens_per_minute": self.key_tokens_per_minute,
+            "concurrent": self.key_concurrent,
+        }

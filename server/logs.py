@@ -16,8 +16,6 @@ CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0
 
 QUIETEST = {
     "uvicorn.error": logging.WARNING,
-    # At the debug level it logs every chunk, which is text of the model.
-    "sse_starlette": logging.INFO,
     "PIL": logging.INFO,
 }
 """Loggers of libraries and the least severe level that they may log."""

@@ -152,7 +152,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Of each rank's cache."""
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Natural logarithms of what the model itself thought of a token, before temperature,
     penalties, biases and masks."""
 
@@ -162,8 +162,9 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     top_logprobs: list[float]
 
 
-class Delta(msgspec.Struct, frozen=True, array_like=True):
-    """News of one request: the tokens of a step, or its end, or both."""
+class Delta(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """News of one request: the tokens of a step, or its end, or both. Hundreds come with each step,
+    and none is part of a cycle: the garbage collector need not look at them."""
 
     id: int
     token_ids: list[int]

@@ -64,10 +64,14 @@ class Settings(Limits, BaseSettings):
     )
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    load_format: Literal["safetensors", "dummy"] = Field(
+    load_format: Literal["safetensors", "dummy", "null"] = Field(
         "safetensors",
         description="dummy makes random weights on the device instead of reading them, to measure "
-        "a machine before a checkpoint is downloaded; config and tokenizer are enough then.",
+        "a machine before a checkpoint is downloaded; config and tokenizer are enough then. null "
+        "has no model at all and recites a text, to measure what serving costs by itself.",
+    )
+    null_step_ms: float = Field(
+        0.0, ge=0, description="How long a step takes with --load-format null, at least."
     )
     ops_port: int | None = Field(
         None,
@@ -276,14 +280,6 @@ class Settings(Limits, BaseSettings):
         description="List in /metrics, beside our names, those that vLLM gave to the same "
         "quantities; routers and dashboards know them.",
     )
-
-    def key_limits(self) -> dict[str, int | None]:
-        """Limits of keys that have none of their own."""
-        return {
-            "requests_per_minute": self.key_requests_per_minute,
-            "tokens_per_minute": self.key_tokens_per_minute,
-            "concurrent": self.key_concurrent,
-        }
 
     @property
     def ranks(self) -> int:

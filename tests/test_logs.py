@@ -57,13 +57,13 @@ def test_less_severe_messages_are_left_out(capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr().err == ""
 
 
-def test_libraries_that_log_content_or_noise_stay_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+def test_libraries_that_log_noise_stay_quiet(capfd: pytest.CaptureFixture[str]) -> None:
     configure("debug")
-    logging.getLogger("sse_starlette.sse").debug("chunk: secret")
+    logging.getLogger("PIL.Image").debug("noise")
     logging.getLogger("uvicorn.error").info("Started")
     logging.getLogger("server").debug("ours")
     text = capfd.readouterr().err
-    assert "secret" not in text
+    assert "noise" not in text
     assert "Started" not in text
     assert "ours" in text
 

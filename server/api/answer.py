@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from server.frontend.detokenizer import Detokenizer
 from server.frontend.prompt import Prompt
 from server.messages import Delta, FinishReason, TokenLogprob
@@ -23,15 +25,14 @@ class ScoredToken:
     logprob: TokenLogprob
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a delta added to a choice."""
+class News(msgspec.Struct, frozen=True):
+    """What a delta added to a choice. A struct, because one is made for each token."""
 
     index: int
     text: str
     token_ids: list[int]
     finished: bool
-    scored: list[ScoredToken]
+    scored: Sequence[ScoredToken]
     """Tokens of this text and of the text before it that has just become certain, where their log
     probabilities were asked for."""
 
@@ -54,7 +55,6 @@ class Choice:
         end_ids: Collection[int] = (),
         keep_end: bool = False,
     ) -> None:
-        self.text = ""
         self.token_ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         """One for each of `token_ids`, where they were asked for."""
@@ -68,17 +68,35 @@ class Choice:
         self._own_stop_ids = own_stop_ids
         self._all_stop_ids = own_stop_ids.union(end_ids)
         self._keep_end = keep_end
+        self._pieces: list[str] = []
         self._ends: list[int] = []
         """Where in the text each scored token ends, in characters."""
         self._reported = 0
         """Scored tokens that have been news."""
 
+    @property
+    def text(self) -> str:
+        """What is certain so far."""
+        return "".join(self._pieces)
+
     def push(self, delta: Delta) -> str:
         """Takes a delta and returns the text that is certain now."""
-        self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
+        self.cached_tokens = self.cached_tokens or delta.cached_tokens
         self.token_ids += delta.token_ids
+        if delta.prompt_logprobs is not None and not self.prompt_logprobs:
+            self.prompt_logprobs = delta.prompt_logprobs
+        if delta.finish is None and delta.logprobs is None:
+            text = self._detokenizer.push(delta.token_ids)
+        else:
+            text = self._push_scored_or_last(delta)
+        if self._detokenizer.stopped is not None:
+            self.finish_reason = FinishReason.STOP.value
+            self.stop_reason = self._detokenizer.stopped
+        self._pieces.append(text)
+        return text
+
+    def _push_scored_or_last(self, delta: Delta) -> str:
         self.logprobs += delta.logprobs or ()
-        self.prompt_logprobs = self.prompt_logprobs or delta.prompt_logprobs or []
         last = self.token_ids[-1] if self.token_ids else None
         ended_by_token = delta.finish is FinishReason.STOP and last in self._all_stop_ids
         text = self._decode(delta, without_last=ended_by_token and not self._keep_end)
@@ -87,14 +105,12 @@ class Choice:
             self.finish_reason = delta.finish.value
             if ended_by_token and last in self._own_stop_ids:
                 self.stop_reason = last
-        if self._detokenizer.stopped is not None:
-            self.finish_reason = FinishReason.STOP.value
-            self.stop_reason = self._detokenizer.stopped
-        self.text += text
         return text
 
-    def take_scored(self) -> list[ScoredToken]:
+    def take_scored(self) -> Sequence[ScoredToken]:
         """Scored tokens that have not been news yet and whose text has been; all when it ended."""
+        if not self.logprobs:
+            return ()
         begin = self._reported
         ended = self.finish_reason is not None
         while self._reported < len(self.logprobs) and (

@@ -23,17 +23,26 @@ class ChatMessage:
     """
 
     def __init__(self, tools: ToolUse | None = None, echo: str = "") -> None:
-        self.content = echo
+        self._pieces = [echo]
         self.calls: list[dict[str, Any]] = []
         """As OpenAI's `tool_calls`."""
         self._tools = tools
         self._parser = ToolParser() if tools else None
 
+    @property
+    def content(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def is_text(self) -> bool:
+        """No calls are looked for: what is pushed is what comes out."""
+        return self._parser is None
+
     def push(self, text: str) -> list[dict[str, Any]]:
         """Takes the next piece of the answer's text."""
         if self._parser is not None:
             return self._take(self._parser.push(text))
-        self.content += text
+        self._pieces.append(text)
         return [{"content": text}] if text else []
 
     def finish(self) -> list[dict[str, Any]]:
@@ -69,7 +78,7 @@ class ChatMessage:
     def _delta(self, event: Event) -> dict[str, Any]:
         match event:
             case TextPiece(text):
-                self.content += text
+                self._pieces.append(text)
                 return {"content": text}
             case CallBegin(name):
                 function = {"name": name, "arguments": ""}

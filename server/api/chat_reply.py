@@ -54,6 +54,9 @@ class ChatReply:
         self._chunks = ChatChunks(
             self._head("chat.completion.chunk", self._service()), include_usage=self._with_usage
         )
+        self._only_text = not (
+            request.logprobs or request.return_token_ids or self._usage_in_chunks
+        ) and all(message.is_text for message in messages)
         self._unsent: list[list[ScoredToken]] = [[] for _ in answer.choices]
 
     def body(self) -> dict[str, Any]:
@@ -84,7 +87,11 @@ class ChatReply:
         return b"".join([*roles, *echoes])
 
     def news(self, news: News) -> bytes:
-        message, choice = self._messages[news.index], self._answer.choices[news.index]
+        message = self._messages[news.index]
+        if self._only_text and not news.finished:
+            message.push(news.text)
+            return self._chunks.content(news.index, news.text) if news.text else b""
+        choice = self._answer.choices[news.index]
         deltas = message.push(news.text)
         if news.finished:
             deltas += message.finish()

@@ -216,17 +216,21 @@ class EngineClient:
 
     async def _receive_all(self) -> None:
         while True:
-            message = await self._endpoint.receive()
-            if isinstance(message, Ready):
-                self.ready, self._had_engine = message, True
-                self.restarts = max(self.restarts, message.restarts)
-                log.info("engine ready: %s on %s", message.dtype, message.device)
-            else:
-                self._dispatch(message)
-            # Receiving what has already arrived does not yield; the streams must get their turn.
+            stirred: set[Submission] = set()
+            for message in await self._endpoint.receive():
+                if isinstance(message, Ready):
+                    self.ready, self._had_engine = message, True
+                    self.restarts = max(self.restarts, message.restarts)
+                    log.info("engine ready: %s on %s", message.dtype, message.device)
+                else:
+                    self._dispatch(message, stirred)
+            for submission in stirred:
+                submission.tell()
+            # Receiving what has already arrived does not yield; all others must get their turn.
             await asyncio.sleep(0)
 
-    def _dispatch(self, outputs: Outputs) -> None:
+    def _dispatch(self, outputs: Outputs, stirred: set[Submission]) -> None:
+        """Hands deltas to their submissions and notes which those are."""
         self.latest = outputs.gauges
         if outputs.step is not None and self.on_step is not None:
             self.on_step(outputs.step)
@@ -246,6 +250,7 @@ class EngineClient:
                 submission.fail(errors.shutting_down())  # nobody else cancels what we have open
             else:
                 submission.push(delta)
+                stirred.add(submission)
 
     def _lost(self, suspects: frozenset[bytes]) -> None:
         """Fails whatever is open.

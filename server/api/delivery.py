@@ -9,48 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.api.access import ChatRecord
-from server.api.answer import Answer, News
+from server.api.answer import Answer
 from server.api.engine_request import isolated
+from server.api.event_stream import EventStream
+from server.api.feed import Feed
 from server.api.incoming import read_json, until_disconnect
 from server.api.parameters import Table
 from server.api.patience import Patience, queue_timeout, request_timeout, too_busy
-from server.api.responses import internal_error, json_response
+from server.api.reply import Reply
+from server.api.responses import json_response
 from server.api.service import Service
-from server.api.stream import EventStream
 from server.api.submission import Submission
 from server.api.tracing import caller_of
 from server.errors import ApiError
 from server.messages import Submit
-
-log = logging.getLogger(__name__)
-
-
-class Reply(Protocol):
-    """How an `Answer` looks on the wire of one endpoint."""
-
-    def body(self) -> dict[str, Any]:
-        """The whole answer, when it has ended."""
-
-    def begin(self) -> bytes:
-        """First frames of a stream, before anything is known of the answer."""
-
-    def news(self, news: News) -> bytes:
-        """Frames for what has arrived, often none."""
-
-    def end(self) -> bytes:
-        """Last frames of a stream that told everything."""
-
-    def failure(self, failure: ApiError) -> bytes:
-        """Last frames of a stream that broke."""
 
 
 async def handle(
@@ -148,9 +128,9 @@ async def deliver(service: Service, work: Work, record: ChatRecord) -> Response:
         keep_alive_s = service.settings.keep_alive_comment_s
         await _first_news(submission, keep_alive_s)
         owner.callback(record.write, 200)
-        frames = _frames(submission, answer, reply, record)
+        feed = Feed(submission, answer, reply, record)
         # From here on the stream closes the submission and writes the record.
-        return EventStream(frames, owner.pop_all().close, keep_alive_s, headers)
+        return EventStream(feed, owner.pop_all().close, keep_alive_s, headers)
 
 
 def _limit_time(
@@ -173,27 +153,3 @@ async def _first_news(submission: Submission, patience_s: float) -> None:
     error: clients retry those by themselves. A silent stream has to begin at some time."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(submission.begun(), patience_s)
-
-
-async def _frames(
-    submission: Submission, answer: Answer, reply: Reply, record: ChatRecord
-) -> AsyncIterator[bytes]:
-    if begin := reply.begin():
-        yield begin
-    try:
-        async for deltas in submission:
-            frames = b""
-            for index, delta in deltas:
-                record.take(index, delta)
-                if news := answer.take(index, delta, submission.cancel):
-                    frames += reply.news(news)
-            if frames:
-                yield frames
-        yield reply.end()
-    except ApiError as failure:
-        record.failure = failure.code
-        yield reply.failure(failure)
-    except Exception:
-        log.exception("request %s failed while it was streamed", record.request_id)
-        record.failure = internal_error().code
-        yield reply.failure(internal_error())

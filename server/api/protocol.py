@@ -17,6 +17,7 @@ import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from server.api.chunks import offering_chunks
 from server.errors import ApiError, headers_too_large, invalid
 from server.limits import Limits
 
@@ -30,6 +31,7 @@ class GuardedH11Protocol(H11Protocol):
 
     def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.app = offering_chunks(self.app, self)
         self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None

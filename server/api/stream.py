@@ -1,17 +1,15 @@
-"""Server-sent events: the bytes of each chunk, and the response that carries them.
+"""Server-sent events: the bytes of each chunk.
 
 Chunks of a stream differ in a few bytes, so what repeats is serialised once per request. Every
-frame is one line of data and a blank line; a silent stream carries comments.
+frame is one line of data and a blank line.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.types import Receive, Scope, Send
 
 from server.errors import ApiError
 
@@ -36,6 +34,8 @@ class ChatChunks:
     def __init__(self, head: Mapping[str, Any], *, include_usage: bool) -> None:
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._content_heads: dict[int, bytes] = {}
+        self._content_tail = b'},"logprobs":null,"finish_reason":null}' + self._tail
 
     def role(self, index: int, prompt_token_ids: list[int] | None = None) -> bytes:
         """First chunk of a choice."""
@@ -49,8 +49,12 @@ class ChatChunks:
         return self._head + choice + b"]" + ids + self._tail[1:]
 
     def content(self, index: int, text: str) -> bytes:
-        """A chunk of text and nothing else."""
-        return self.delta(index, {"content": text})
+        """A chunk of text and nothing else, as most are."""
+        head = self._content_heads.get(index)
+        if head is None:
+            head = b'%b{"index":%d,"delta":{"content":' % (self._head, index)
+            self._content_heads[index] = head
+        return head + _encode(text) + self._content_tail
 
     def delta(
         self,
@@ -97,37 +101,3 @@ class ChatChunks:
 
     def _end(self, usage: Mapping[str, Any] | None) -> bytes:
         return self._tail if usage is None else b'],"usage":' + _encode(usage) + b"}\n\n"
-
-
-class EventStream(EventSourceResponse):
-    """A stream of frames that is always told when it is over.
-
-    It ends by the end of `frames`. A shutdown ends the frames themselves, through the engine
-    client, so that the client sees the reason; the library's own watch for it only looks at
-    uvicorn's signal handlers, which the server does not install.
-
-    Args:
-        on_end: called once, also when the client goes away before the first frame was asked for.
-    """
-
-    def __init__(
-        self,
-        frames: AsyncIterator[bytes],
-        on_end: Callable[[], None],
-        keep_alive_s: float,
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(
-            frames,
-            headers={"cache-control": "no-cache", **headers},
-            ping=keep_alive_s,
-            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
-            sep="\n",
-        )
-        self._on_end = on_end
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._on_end()

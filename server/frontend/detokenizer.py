@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from server.frontend.stop_strings import StopFinder
 from server.frontend.tokenizer import Tokenizer
@@ -44,6 +44,9 @@ class Detokenizer:
         self._drop_leading_space = drop_leading_space
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._stops = StopFinder(stop_strings, keep=keep_stop_string)
+        self._texts = tokenizer.texts if skip_special_tokens else {}
+        self._open = True
+        """Something of the text so far may be held back or changed."""
         self._decoded = 0
         self.released = 0
         """Characters that `push` and `finish` have returned."""
@@ -58,10 +61,20 @@ class Detokenizer:
         """Where in the text the tokens so far end, in characters; an unfinished one counts."""
         return self._decoded + bool(self._utf8.getstate()[0])
 
-    def push(self, token_ids: Iterable[int]) -> str:
+    def push(self, token_ids: Sequence[int]) -> str:
         """Takes the next ids and returns the text that is certain now, often none."""
+        if not self._open:
+            pieces = list(map(self._texts.get, token_ids))
+            if None not in pieces:
+                text = "".join(pieces)  # type: ignore[arg-type]
+                self._decoded += len(text)
+                return self._released(text)
         data = b"".join(map(self._bytes_of, token_ids))
-        return self._released(self._stops.push(self._decode(data, final=False)))
+        text = self._released(self._stops.push(self._decode(data, final=False)))
+        self._open = bool(
+            self._drop_leading_space or self._stops.searches or self._utf8.getstate()[0]
+        )
+        return text
 
     def finish(self) -> str:
         """Returns what was held back; the answer has ended."""

@@ -26,6 +26,11 @@ class StopFinder:
         self.stopped: str | None = None
         """The stop string that ended the text."""
 
+    @property
+    def searches(self) -> bool:
+        """There is something to find."""
+        return bool(self._searches)
+
     def push(self, text: str) -> str:
         """Takes the next piece of the text."""
         if self.stopped is not None:

@@ -89,6 +89,11 @@ class Tokenizer:
         names = self._vocabulary.names
         return names[token_id] if 0 <= token_id < len(names) else ""
 
+    @property
+    def texts(self) -> Mapping[int, str]:
+        """What tokens of whole characters add to a text; special tokens nothing."""
+        return self._vocabulary.texts
+
     def token_bytes(self, token_id: int, *, keep_special: bool = False) -> bytes:
         """What the token adds to the text. Special tokens give nothing, or their name."""
         if token_id in self._vocabulary.special_ids and not keep_special:

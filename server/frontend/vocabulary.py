@@ -6,6 +6,7 @@ control pieces, and user-defined tags that sentencepiece finds in plain text, su
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Vocabulary:
     """Control tokens by name."""
     special_ids: frozenset[int]
     """Control tokens that decoding leaves out."""
+    texts: Mapping[int, str]
+    """By id: what decoding adds to a text, for tokens of whole characters."""
 
 
 def read_vocabulary(pieces: SentencePieceProcessor, added: Mapping[str, AddedToken]) -> Vocabulary:
@@ -56,7 +59,17 @@ def read_vocabulary(pieces: SentencePieceProcessor, added: Mapping[str, AddedTok
     special_ids = {*controls.values(), *(token.id for token in added.values() if token.special)}
     controls |= {name: pieces.piece_to_id(name) for name in _user_defined_tags(pieces)}
     controls |= {name: token.id for name, token in added.items()}
-    return Vocabulary(names, data, byte_ids, controls, frozenset(special_ids))
+    return Vocabulary(
+        names, data, byte_ids, controls, frozenset(special_ids), _texts(data, special_ids)
+    )
+
+
+def _texts(data: list[bytes], special_ids: set[int]) -> dict[int, str]:
+    texts = {}
+    for token_id, piece in enumerate(data):
+        with contextlib.suppress(UnicodeDecodeError):  # a byte of some character
+            texts[token_id] = "" if token_id in special_ids else piece.decode()
+    return texts
 
 
 def _names(pieces: SentencePieceProcessor, added: Mapping[str, AddedToken]) -> list[str]:

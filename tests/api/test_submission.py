@@ -94,8 +94,28 @@ def test_begun_returns_with_the_first_delta_and_keeps_it() -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
         submission.push(Delta(1, [5], FinishReason.STOP))
+        submission.tell()
         await waiting
         assert len(await read_all(submission)) == 1
+
+    asyncio.run(run())
+
+
+def test_a_listener_hears_of_news_and_of_a_failure_instead() -> None:
+    async def run() -> None:
+        submission, _ = new_submission()
+        heard: list[list[int]] = []
+        submission.listener = lambda: heard.append(
+            [i for _, d in submission.take() for i in d.token_ids]
+        )
+        submission.push(Delta(1, [5]))
+        submission.push(Delta(1, [6]))
+        assert not heard
+        submission.tell()
+        assert not submission.closing
+        submission.fail(engine_restarted())
+        assert heard == [[5, 6], []]
+        assert submission.closing
 
     asyncio.run(run())
 
