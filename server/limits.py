@@ -40,6 +40,14 @@ class Limits(BaseModel):
         200_000_000,
         description="Pixels that are decoded at the same time; further pictures wait.",
     )
+    max_request_image_pixels: PositiveInt = Field(
+        400_000_000, description="Pixels of all pictures of a request together."
+    )
+    image_timeout_s: PositiveFloat = Field(
+        5.0,
+        description="Longest work on one picture, in seconds of processor time; then the request "
+        "is answered 400.",
+    )
     max_images: PositiveInt = Field(64, description="Pictures in a request at most.")
     max_video_bytes: PositiveInt = Field(
         100 * 2**20,

@@ -1,7 +1,8 @@
 """Pictures and videos of a request: from what the client sent to the pixels that the model sees.
 
-Each kind has workers of its own, so that a flood of videos keeps no picture waiting and neither
-delays the tokens of a text.
+Each kind has processes of its own, so that a flood of videos keeps no picture waiting and neither
+delays the tokens of a text. What is still to be done for a request ends when one of its pictures is
+refused.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from server.api.conversation import Picture, Shown, Video
 from server.errors import ApiError, invalid
 from server.frontend.data_url import MediaKind, decode_data_url
-from server.frontend.images import ImageLimits, image_digest, load_image
-from server.frontend.pixel_budget import PixelBudget
+from server.frontend.images import ImageLimits, image_digest
+from server.frontend.pictures import PictureReader
+from server.frontend.pixel_budget import PixelAllowance, PixelBudget
 from server.frontend.remote_media import MediaFetcher, MediaPolicy
 from server.frontend.video import VideoLimits, VideoReader, video_is_installed
 from server.settings import Settings
 
-PICTURE_THREADS_MAX = 16
+PICTURE_PROCESSES_MAX = 16
+FILE_THREADS_MAX = 4
 VIDEO_PROCESSES_MAX = 4
 
 Pixels = tuple[bytes, bytes]
@@ -33,21 +37,17 @@ Result = TypeVar("Result")
 
 
 class MediaLoader:
-    """Loads what requests show the model. Close it to end its threads.
+    """Loads what requests show the model. Close it to end its threads and processes.
 
     Args:
         size: side of the model's square, in pixels.
-        decoded: told how many seconds each picture took, from threads.
+        decoded: told how many seconds each picture took.
     """
 
     def __init__(self, settings: Settings, size: int, decoded: Callable[[float], None]) -> None:
         self._decoded = decoded
         cores = len(os.sched_getaffinity(0))
-        self._size = size
-        self._image_mode = settings.image_mode
-        self._image_limits = ImageLimits(
-            max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
-        )
+        self._image_bytes_max = settings.max_image_bytes
         self._remote = MediaFetcher(
             MediaPolicy(
                 settings.allow_remote_media,
@@ -56,13 +56,22 @@ class MediaLoader:
             )
         )
         self._images_max = settings.max_images
+        self._request_pixels_max = settings.max_request_image_pixels
         self._pixel_budget = PixelBudget(settings.max_total_image_pixels)
+        self._pictures = PictureReader(
+            size,
+            settings.image_mode,
+            ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+            settings.image_timeout_s,
+            min(cores, PICTURE_PROCESSES_MAX),
+        )
         self._video_bytes_max = settings.max_video_bytes
         limits = VideoLimits(settings.max_image_pixels, settings.video_timeout_s)
         self._videos = VideoReader(size, limits, min(cores, VIDEO_PROCESSES_MAX))
-        self._threads = ThreadPoolExecutor(min(cores, PICTURE_THREADS_MAX), "picture")
+        self._threads = ThreadPoolExecutor(min(cores, FILE_THREADS_MAX), "media")
 
     def close(self) -> None:
+        self._pictures.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def load(self, media: Sequence[Shown]) -> list[Pixels]:
@@ -72,16 +81,26 @@ class MediaLoader:
             ApiError: what the first bad one of them raised.
         """
         check_images(sum(isinstance(shown, Picture) for shown in media), self._images_max)
+        allowance = PixelAllowance(self._request_pixels_max)
         work = [
-            self._video(shown) if isinstance(shown, Video) else self._picture(shown)
+            self._video(shown) if isinstance(shown, Video) else self._picture(shown, allowance)
             for shown in media
         ]
-        loaded = await asyncio.gather(*work, return_exceptions=True)
-        return [pixels for result in loaded for pixels in _or_raise(result)]
+        return [pixels for result in await _in_order(work) for pixels in result]
 
-    async def _picture(self, picture: Picture) -> list[Pixels]:
-        data = await self._fetch(picture.url, "image", self._image_limits.max_bytes, picture.param)
-        return [await self._in_thread(partial(self._load_picture, data, picture.param))]
+    async def _picture(self, picture: Picture, allowance: PixelAllowance) -> list[Pixels]:
+        data = await self._fetch(picture.url, "image", self._image_bytes_max, picture.param)
+        began_s = time.perf_counter()
+
+        @contextmanager
+        def admit(pixels: int) -> Iterator[None]:
+            allowance.take(pixels, picture.param)
+            with self._pixel_budget.holding(pixels):
+                yield
+
+        pixels = await self._pictures.read(data, admit, picture.param)
+        self._decoded(time.perf_counter() - began_s)
+        return await self._in_thread(partial(_with_digests, [pixels]))
 
     async def _video(self, video: Video) -> list[Pixels]:
         if not video_is_installed():
@@ -95,14 +114,6 @@ class MediaLoader:
         if self._remote.fetches(url):
             return await self._remote.fetch(url, max_bytes, param, kind)
         return await self._in_thread(partial(decode_data_url, url, max_bytes, param, kind))
-
-    def _load_picture(self, data: bytes, param: str) -> Pixels:
-        began_s = time.perf_counter()
-        limits, budget = self._image_limits, self._pixel_budget
-        pixels = load_image(data, self._size, self._image_mode, limits, param, budget=budget)
-        digest = image_digest(pixels)
-        self._decoded(time.perf_counter() - began_s)
-        return digest, pixels
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -125,10 +136,24 @@ def _with_digests(frames: Sequence[bytes]) -> list[Pixels]:
     return [(image_digest(frame), frame) for frame in frames]
 
 
-def _or_raise(result: list[Pixels] | BaseException) -> list[Pixels]:
-    if isinstance(result, BaseException):
-        raise result
-    return result
+async def _in_order(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All results, or the failure of the first that fails: what comes after one is given up, what
+    comes before it may still be the first."""
+    tasks = [asyncio.ensure_future(part) for part in work]
+
+    def give_up_from(index: int, ended: asyncio.Future[Result]) -> None:
+        if ended.cancelled() or ended.exception() is not None:
+            for task in tasks[index:]:
+                task.cancel()
+
+    for index, task in enumerate(tasks, 1):
+        task.add_done_callback(partial(give_up_from, index))
+    try:
+        return [await task for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _no_videos(param: str) -> ApiError:

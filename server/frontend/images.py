@@ -2,7 +2,7 @@
 
 Nothing is decoded before its size is known from the header and allowed, the format is told by the
 content alone, and no word of the decoder reaches a client. Whole pictures are squashed to a square:
-the model was trained that way. Runs in threads; Pillow releases the interpreter lock.
+the model was trained that way. For strangers' pictures this runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import hashlib
 import io
 import itertools
 import re
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from server.errors import ApiError, invalid
-from server.frontend.pixel_budget import PixelBudget
 
 # Pillow's own limit is one for the process and below what an operator may allow; `ImageLimits` is
 # checked for every picture instead, also before it is decoded.
@@ -63,8 +60,6 @@ def load_image(
     mode: ImageMode,
     limits: ImageLimits,
     param: str | None = None,
-    *,
-    budget: PixelBudget | None = None,
 ) -> bytes:
     """Decodes a picture file and squashes it to `size` x `size`.
 
@@ -72,13 +67,22 @@ def load_image(
         mode: reference does what the model card's code does; corrected gives the same for plain
             RGB and also applies EXIF orientation, lays transparency over white and scales 16 bits.
         param: path of the request's field, for errors.
-        budget: shared by whoever decodes at the same time.
 
     Returns:
         size * size * 3 bytes, RGB, row by row.
 
     Raises:
         ApiError: 400 with the code that says what is wrong with the picture.
+    """
+    with open_image(data, limits, param) as image:
+        return squash(image, size, mode, param)
+
+
+def open_image(data: bytes, limits: ImageLimits, param: str | None = None) -> Image.Image:
+    """The picture as its header describes it, within the limits, with its pixels still packed.
+
+    Raises:
+        ApiError: as `load_image`.
     """
     if not data:
         raise invalid("The image is empty.", param=param, code="empty_image_file")
@@ -89,17 +93,29 @@ def load_image(
             code="image_file_too_large",
         )
     _check_scans(data, param)
-    with _open(data, param) as image:
-        _check_size(*image.size, limits, param)
-        with budget.holding(image.width * image.height) if budget else nullcontext():
-            return _decode(image, size, mode, param)
-
-
-def _decode(image: Image.Image, size: int, mode: ImageMode, param: str | None) -> bytes:
+    image = _open(data, param)
     try:
-        return _squash(_as_seen(image) if mode == "corrected" else image, size)
+        _check_size(*image.size, limits, param)
+    except ApiError:
+        image.close()
+        raise
+    return image
+
+
+def squash(image: Image.Image, size: int, mode: ImageMode, param: str | None = None) -> bytes:
+    """Decodes an opened picture; arguments, result and errors are those of `load_image`."""
+    try:
+        seen = _as_seen(image) if mode == "corrected" else image
+        return seen.resize((size, size)).convert("RGB").tobytes()
+    except MemoryError:
+        raise invalid(
+            "Decoding the image takes more memory than this server gives a picture; send a "
+            "smaller one.",
+            param=param,
+            code="image_too_large",
+        ) from None
     except Exception:
-        raise _damaged(param) from None
+        raise damaged(param) from None
 
 
 def image_digest(pixels: bytes) -> bytes:
@@ -116,7 +132,7 @@ def _open(data: bytes, param: str | None) -> Image.Image:
     except UnidentifiedImageError:
         raise _unidentified(data, param) from None
     except Exception:  # the format's own reader gave up, with whatever it happened to raise
-        raise _damaged(param) from None
+        raise damaged(param) from None
 
 
 def _check_scans(data: bytes, param: str | None) -> None:
@@ -152,17 +168,13 @@ def _check_size(width: int, height: int, limits: ImageLimits, param: str | None)
         )
 
 
-def _squash(image: Image.Image, size: int) -> bytes:
-    return image.resize((size, size)).convert("RGB").tobytes()
-
-
 def _as_seen(image: Image.Image) -> Image.Image:
     """The picture as a viewer shows it, in colours that can be resized."""
     if image.mode in ("RGB", "L") and not image.has_transparency_data:
         return _upright(image, image)
     if image.mode == "I;16":
         # Pillow would cut every value above 255 instead of scaling.
-        return _upright(image, Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)))
+        return _upright(image, image.point(lambda value: value / 256).convert("L"))
     if not image.has_transparency_data:
         return _upright(image, image.convert("RGB"))
     pixels = image.convert("RGBA")
@@ -181,7 +193,7 @@ def _upright(source: Image.Image, pixels: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _damaged(param: str | None) -> ApiError:
+def damaged(param: str | None) -> ApiError:
     return invalid("The image is truncated or damaged.", param=param, code="image_parse_error")
 
 
@@ -201,7 +213,7 @@ OTHER_SIGNATURES = (
 
 def _unidentified(data: bytes, param: str | None) -> ApiError:
     if any(data.startswith(signature, offset) for offset, signature in SUPPORTED_SIGNATURES):
-        return _damaged(param)
+        return damaged(param)
     for offset, signature, name in OTHER_SIGNATURES:
         if data.startswith(signature, offset):
             return invalid(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import math
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class VideoReader:
             ApiError: 400; what is wrong with the video, or that it takes too long.
         """
         limits = self._limits
-        job = VideoJob(self._size, sampling, limits.max_pixels, math.ceil(limits.timeout_s) + 1)
+        job = VideoJob(self._size, sampling, limits.max_pixels, limits.timeout_s)
         async with self._places:
             reply = await self._decode(job, data)
         match reply:

@@ -19,7 +19,7 @@ class VideoJob(msgspec.Struct, frozen=True):
     sampling: Sampling
     max_pixels: int
     """Of one frame as it is stored."""
-    cpu_limit_s: int
+    processor_s: float
 
 
 class VideoFrames(msgspec.Struct, frozen=True, tag=True):

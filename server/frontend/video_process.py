@@ -8,12 +8,11 @@ the request gets an answer and the API goes on.
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
 
 import msgspec
 
+from server.frontend.confinement import bound_processor_time, give_up_rights
 from server.frontend.video_file import read_frames
 from server.frontend.video_messages import VideoError, VideoFrames, VideoJob, VideoReply
 
@@ -23,25 +22,14 @@ MEMORY_BYTES_MAX = 2 * 2**30
 
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=VideoJob)
-    give_up_rights(job.cpu_limit_s)
+    give_up_rights(MEMORY_BYTES_MAX)
+    bound_processor_time(job.processor_s)
     reply: VideoReply
     try:
         reply = VideoFrames(read_frames(sys.stdin.buffer.read(), job))
     except VideoError as error:
         reply = error.refusal
     sys.stdout.buffer.write(msgspec.msgpack.encode(reply))
-
-
-def give_up_rights(cpu_limit_s: int) -> None:
-    """Takes from this process what it does not need."""
-    os.nice(5)
-    for what, limit in (
-        (resource.RLIMIT_AS, MEMORY_BYTES_MAX),
-        (resource.RLIMIT_CPU, cpu_limit_s),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
 import pytest
 
-from server.api.media import check_images
+from server.api.media import _in_order, check_images
 from server.errors import ApiError
 from tests.api.conftest import Rig
 from tests.api.fake_engine import says
@@ -156,3 +157,22 @@ def test_pictures_are_counted() -> None:
     check_images(3, 3)
     with pytest.raises(ApiError, match="at most 3 pictures are accepted in a request, but got 4"):
         check_images(4, 3)
+
+
+def test_what_comes_after_a_bad_picture_is_given_up() -> None:
+    ended: list[str] = []
+
+    async def bad(after_s: float, name: str) -> None:
+        await asyncio.sleep(after_s)
+        raise ApiError(400, name, "")
+
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("endless")
+            raise
+
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(_in_order([bad(0.01, "first"), bad(0, "second"), endless()]))
+    assert (caught.value.code, ended) == ("first", ["endless"])

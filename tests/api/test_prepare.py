@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from server.frontend.tokenizer import Tokenizer
 from server.model.spec import ModelSpec
 from server.settings import Settings
 from tests.api.harness import chat, picture_part
+from tests.frontend.bombs import png_of_chunks
 from tests.golden import CHECKPOINT, case
 from tests.videos import counted, encode, video_part
 
@@ -158,13 +160,23 @@ def test_the_first_bad_picture_is_the_one_that_is_named(preparer: Preparer) -> N
 
 
 def test_limits_of_pictures_come_from_the_settings(tokenizer: Tokenizer) -> None:
-    preparer = Preparer(
-        Settings(max_image_pixels=10), SPEC, tokenizer, GrammarChecker(CHECKPOINT, 20)
-    )
-    try:
-        assert rejection(preparer, [picture_part()]).code == "image_too_large"
-    finally:
-        preparer.close()
+    bomb = base64.b64encode(png_of_chunks(100_000)).decode()
+    parts = [picture_part(), {"type": "image_url", "image_url": {"url": bomb}}]
+    for limit, value, code, index in (
+        ("max_image_bytes", 99, "image_file_too_large", 0),
+        ("max_image_pixels", 10, "image_too_large", 0),
+        ("max_request_image_pixels", 4095, "image_too_large", 0),
+        ("image_timeout_s", 0.05, "invalid_image", 1),
+        ("max_images", 1, "array_above_max_length", None),
+    ):
+        preparer = make(Settings.model_validate({limit: value}), tokenizer)
+        try:
+            error = rejection(preparer, parts)
+            path = "" if index is None else f"[0].content[{index}].image_url.url"
+            assert (error.code, error.param) == (code, f"messages{path}")
+            assert str(value) in error.message
+        finally:
+            preparer.close()
 
 
 def test_limits_of_videos_come_from_the_settings(tokenizer: Tokenizer) -> None:

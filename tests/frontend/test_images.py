@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from server.errors import ApiError
 from server.frontend.images import ImageLimits, ImageMode, image_digest, load_image
+from tests.frontend.bombs import png_chunk
 from tests.golden import CASES, IMAGES
 
 SIZE = 56
@@ -56,11 +57,6 @@ def noise(width: int = 40, height: int = 30, mode: str = "RGB") -> Image.Image:
 
 def squashed(image: Image.Image) -> bytes:
     return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC).tobytes()
-
-
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def png(

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from server.frontend.pixel_budget import PixelBudget
+from server.errors import ApiError
+from server.frontend.pixel_budget import PixelAllowance, PixelBudget
 
 
 def test_what_fits_runs_together_and_more_waits() -> None:
@@ -39,3 +40,13 @@ def test_room_comes_back_after_a_failure() -> None:
         raise ValueError("damaged")
     with budget.holding(10):
         pass
+
+
+def test_a_request_may_have_so_many_and_each_picture_counts_once() -> None:
+    allowance = PixelAllowance(100)
+    allowance.take(60, "a")
+    allowance.take(60, "a")
+    allowance.take(40, "b")
+    with pytest.raises(ApiError, match="more than 100 pixels together") as caught:
+        allowance.take(1, "c")
+    assert (caught.value.status, caught.value.param) == (400, "c")
