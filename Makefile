@@ -4,7 +4,10 @@ BIN := $(VENV)/bin
 SHELL := /bin/sh
 # Parts of the tests that have a target of their own, because of what they need.
 APART := clients deploy drain hosts hostile observability page soak
-.PHONY: serve test $(APART:%=test-%) soak test-description test-storm
+FUZZ_SECONDS ?= 600
+LOCK ?= cpu
+FUZZ_TARGETS := pictures data_urls prompts detokenizer requests
+.PHONY: serve test $(APART:%=test-%) soak test-description test-storm fuzz sbom
 .PHONY: lint types format docs chart eval bench screenshots clean
 
 serve: $(VENV)/.serve
@@ -38,6 +41,11 @@ test-drain: $(VENV)/.test
 test-description: $(VENV)/.test
 	DESCRIPTION_EXAMPLES=10 $(BIN)/python -m pytest tests/api/test_description.py $(ARGS)
 
+# Each target for FUZZ_SECONDS, guided by coverage; the corpora are kept in .cache/fuzz.
+fuzz: $(VENV)/.fuzz
+	set -e; for target in $(FUZZ_TARGETS); do \
+	    $(BIN)/python -m tests.fuzz.run $$target $(FUZZ_SECONDS); done
+
 # Answers within forty schemas, sixteen at a time.
 test-storm: $(VENV)/.test
 	STORM_GENERATIONS=2000 $(BIN)/python -m pytest tests/e2e/test_grammar_storm.py $(ARGS)
@@ -56,6 +64,10 @@ screenshots: $(VENV)/.test
 test-observability: $(VENV)/.test
 	scripts/install_prometheus
 	$(BIN)/python -m pytest tests/observability $(ARGS)
+
+# What a fresh environment holds by the lock of LOCK (cpu or cuda), as CycloneDX.
+sbom: $(VENV)/.test
+	PYTHON=$(BIN)/python CYCLONEDX=$(BIN)/cyclonedx-py scripts/sbom $(LOCK) .cache/sbom
 
 # Chart and images with the real tools; needs root on Debian, node and npm, and installs the rest.
 test-deploy: $(VENV)/.deploy
@@ -99,6 +111,10 @@ $(VENV)/.serve: pyproject.toml
 $(VENV)/.test: pyproject.toml
 	scripts/install $(VENV) test
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[fuzz]"
+	touch $@
 
 $(VENV)/.deploy: $(VENV)/.test tests/deploy/package-lock.json scripts/install_deploy_tools
 	scripts/install_deploy_tools
