@@ -51,7 +51,7 @@ def add_create_routes(router: APIRouter, service: Service, store: ResponseStore)
         body = await read_json(request, service.bodies)
         wanted = _read(service, {"model": service.names[0], "input": [], **body})
         max_model_len = service.client.admit(0).max_model_len
-        prompt = ResponsePrompt(service, wanted, history_of(store, wanted))
+        prompt = ResponsePrompt(service, wanted, history_of(store, owner_of(request), wanted))
         try:
             chat = await prompt.chat(max_model_len)
             count = len((await service.preparer.prompt(chat)).token_ids)
@@ -63,6 +63,12 @@ def add_create_routes(router: APIRouter, service: Service, store: ResponseStore)
         )
 
 
+def owner_of(request: Request) -> str:
+    """Whose responses a request can see: those that were made with its API key."""
+    name: str = request.state.key.name
+    return name
+
+
 def _read(service: Service, body: Mapping[str, Any]) -> ResponseRequest:
     return read_request(ResponseRequest, RESPONSES, body, service.names, service.settings)
 
@@ -71,7 +77,7 @@ async def _respond(
     service: Service, store: ResponseStore, body: Mapping[str, Any], record: ChatRecord
 ) -> Response:
     request = _read(service, body)
-    prompt = ResponsePrompt(service, request, history_of(store, request))
+    prompt = ResponsePrompt(service, request, history_of(store, record.key.name, request))
     max_model_len = service.client.admit(1).max_model_len
     try:
         chat = await prompt.chat(max_model_len)
@@ -82,7 +88,7 @@ async def _respond(
 
     def keep(response: Mapping[str, Any]) -> None:
         if request.store is not False:
-            store.put(response, prompt.input_items())
+            store.put(record.key.name, response, prompt.input_items())
 
     reply = ResponseReply(
         ResponseObject(request, body, prepared.submits[0].sampling, service.names[0]),

@@ -83,15 +83,18 @@ class ResponsePrompt:
         return parse_chat(body.whole(), self._service.names, self._service.settings)
 
 
-def history_of(store: ResponseStore, request: ResponseRequest) -> tuple[bytes, ...]:
+def history_of(store: ResponseStore, owner: str, request: ResponseRequest) -> tuple[bytes, ...]:
     """Items of the conversation that the request goes on with.
+
+    Args:
+        owner: name of the API key that asks; responses of others are not there.
 
     Raises:
         ApiError: 400 `previous_response_not_found`.
     """
     if request.previous_response_id is None:
         return ()
-    stored = store.get(request.previous_response_id)
+    stored = store.get(owner, request.previous_response_id)
     if stored is None:
         raise invalid(
             "The previous response is not stored here: it was deleted, made with 'store': false, "

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.explain import ECHO_CHARS_MAX
-from server.api.response_create import add_create_routes
+from server.api.response_create import add_create_routes, owner_of
 from server.api.response_shapes import ItemList, ResponseDeleted, ResponseShape
 from server.api.response_store import ResponseStore, StoredResponse
 from server.api.responses import json_response
@@ -56,13 +56,13 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
                 "Unsupported value: only responses made in the background can be streamed again.",
                 param="stream",
             )
-        return Response(_find(store, id).response, media_type="application/json")
+        return Response(_find(store, request, id).response, media_type="application/json")
 
     @router.delete(
         "/v1/responses/{id}", summary="Forget a response", responses=answers(ResponseDeleted)
     )
-    async def delete_response(id: str) -> Response:
-        if not store.delete(id):
+    async def delete_response(request: Request, id: str) -> Response:
+        if not store.delete(owner_of(request), id):
             raise _not_found(id)
         return json_response({"id": id, "object": "response", "deleted": True})
 
@@ -71,8 +71,8 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
         summary="Refused: nothing runs in the background",
         responses=answers(ResponseShape),
     )
-    async def cancel_response(id: str) -> Response:
-        _find(store, id)
+    async def cancel_response(request: Request, id: str) -> Response:
+        _find(store, request, id)
         raise invalid(
             "Only responses made in the background can be cancelled. Close the connection of one "
             "that is being made.",
@@ -86,7 +86,7 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
         openapi_extra=PAGING,
     )
     async def list_input_items(request: Request, id: str) -> Response:
-        items = [msgspec.json.decode(item) for item in _find(store, id).input_items]
+        items = [msgspec.json.decode(item) for item in _find(store, request, id).input_items]
         query = request.query_params
         if _order(query.get("order")) == "desc":
             items.reverse()
@@ -108,8 +108,8 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
         )
 
 
-def _find(store: ResponseStore, id: str) -> StoredResponse:
-    stored = store.get(id)
+def _find(store: ResponseStore, request: Request, id: str) -> StoredResponse:
+    stored = store.get(owner_of(request), id)
     if stored is None:
         raise _not_found(id)
     return stored

@@ -1,6 +1,8 @@
 """Responses that were asked to be kept, for GET and `previous_response_id`, in the memory of this
 process and within bounds: so many, so long, so many bytes.
 
+Each belongs to the API key that made it, and for every other key it does not exist.
+
 What does not fit displaces what was used least recently. Everything is kept as JSON: its size is
 known, and nobody can change it. Items of one conversation are shared by its responses but counted
 for each, so the true size is never above the limit.
@@ -54,15 +56,19 @@ class ResponseStore:
         self._ttl_s = ttl_s
         self._bytes_max = bytes_max
         self._clock = clock
-        self._entries: OrderedDict[str, StoredResponse] = OrderedDict()
-        """The least recently used one first."""
+        self._entries: OrderedDict[tuple[str, str], StoredResponse] = OrderedDict()
+        """By owner and id, the least recently used one first."""
         self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, response: Mapping[str, Any], input_items: Sequence[bytes]) -> None:
-        """Keeps a response, unless it alone is larger than everything may be."""
+    def put(self, owner: str, response: Mapping[str, Any], input_items: Sequence[bytes]) -> None:
+        """Keeps a response, unless it alone is larger than everything may be.
+
+        Args:
+            owner: name of the API key that made it.
+        """
         entry = StoredResponse(
             msgspec.json.encode(response),
             tuple(input_items),
@@ -71,28 +77,28 @@ class ResponseStore:
         )
         if entry.size_bytes > self._bytes_max:
             return
-        self._entries[response["id"]] = entry
+        self._entries[owner, response["id"]] = entry
         self.size_bytes += entry.size_bytes
         self._drop_expired()
         while len(self) > self._entries_max or self.size_bytes > self._bytes_max:
-            self.delete(next(iter(self._entries)))
+            self.delete(*next(iter(self._entries)))
 
-    def get(self, id: str) -> StoredResponse | None:
-        """None for one that was never kept, or not until now."""
+    def get(self, owner: str, id: str) -> StoredResponse | None:
+        """None for one that was never kept, not until now, or for somebody else."""
         self._drop_expired()
-        entry = self._entries.get(id)
+        entry = self._entries.get((owner, id))
         if entry is not None:
-            self._entries.move_to_end(id)
+            self._entries.move_to_end((owner, id))
         return entry
 
-    def delete(self, id: str) -> bool:
-        """Whether there was one."""
-        entry = self._entries.pop(id, None)
+    def delete(self, owner: str, id: str) -> bool:
+        """Whether there was one of this owner."""
+        entry = self._entries.pop((owner, id), None)
         if entry is not None:
             self.size_bytes -= entry.size_bytes
         return entry is not None
 
     def _drop_expired(self) -> None:
         now = self._clock()
-        for id in [id for id, entry in self._entries.items() if entry.expires_at <= now]:
-            self.delete(id)
+        for key in [key for key, entry in self._entries.items() if entry.expires_at <= now]:
+            self.delete(*key)

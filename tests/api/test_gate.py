@@ -13,7 +13,10 @@ from server.messages import Delta, FinishReason
 from tests.api.fake_engine import FakeEngine, says, until
 from tests.api.harness import RunningApi, chat, picture_part
 
-KEYS = "ann key-of-ann\nbob key-of-bob requests_per_minute=2\ncat key-of-cat concurrent=1\n"
+KEYS = (
+    "ann key-of-ann\nbob key-of-bob requests_per_minute=2\n"
+    "cat key-of-cat concurrent=1\ndan key-of-dan\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +138,27 @@ def test_a_file_that_cannot_be_used_is_refused_at_start(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="cannot be read"):
         api.__enter__()
     api.close()
+
+
+def test_a_stored_response_is_there_for_its_own_key_alone(
+    rig: tuple[RunningApi, FakeEngine],
+) -> None:
+    api, _ = rig
+    body = {"model": "tiny", "input": "Hi"}
+    made = api.client.post("/v1/responses", json=body, headers=bearer("ann"))
+    assert made.status_code == 200, made.text
+    path = f"/v1/responses/{made.json()['id']}"
+    for key, status in (("ann", 200), ("dan", 404), ("ann", 200)):
+        headers = bearer(key)
+        assert api.client.get(path, headers=headers).status_code == status
+        assert api.client.get(f"{path}/input_items", headers=headers).status_code == status
+    assert api.client.post(f"{path}/cancel", headers=bearer("dan")).status_code == 404
+    assert api.client.delete(path, headers=bearer("dan")).status_code == 404
+    next_body = {**body, "previous_response_id": made.json()["id"]}
+    for route in ("/v1/responses", "/v1/responses/input_tokens"):
+        stolen = api.client.post(route, json=next_body, headers=bearer("dan"))
+        code = stolen.json()["error"]["code"]
+        assert (stolen.status_code, code) == (400, "previous_response_not_found")
+        own = api.client.post(route, json=next_body, headers=bearer("ann"))
+        assert own.status_code == 200, own.text
+    assert api.client.delete(path, headers=bearer("ann")).status_code == 200
