@@ -56,7 +56,25 @@ class Limits(BaseModel):
     video_timeout_s: PositiveFloat = Field(
         20.0, description="Longest work on one video, in seconds."
     )
+    max_messages: PositiveInt = Field(2048, le=2048, description="Messages in a request at most.")
+    max_text_chars: PositiveInt = Field(
+        4_000_000, description="Characters of all texts of a prompt, before tokens are counted."
+    )
     max_choices: PositiveInt = Field(16, description="Largest `n` of a request.")
+    max_output_tokens: PositiveInt | None = Field(
+        None,
+        description="Tokens of one answer at most; where a request does not say, it ends there. "
+        "Default: the room in the context.",
+    )
+    max_total_output_tokens: PositiveInt = Field(
+        65_536, description="Tokens of all answers of a request together, `n` times the longest."
+    )
+    max_top_logprobs: int = Field(
+        20, ge=0, le=20, description="Alternatives reported beside each token at most."
+    )
+    max_logit_biases: int = Field(
+        1024, ge=0, le=1024, description="Entries of `logit_bias` at most."
+    )
     max_stop_strings: PositiveInt = Field(16, description="Stop strings in a request at most.")
     grammar_timeout_s: PositiveFloat = Field(
         5.0,
@@ -68,6 +86,11 @@ class Limits(BaseModel):
     )
     max_waiting_requests: PositiveInt = Field(
         1024, description="Choices that may be open at once; beyond it requests are answered 429."
+    )
+    max_waiting_prompt_tokens: PositiveInt = Field(
+        1_000_000,
+        description="Tokens of all prompts whose answers have not begun; beyond it requests are "
+        "answered 429.",
     )
     header_timeout_s: PositiveFloat = Field(
         10.0, description="Time to send the head of a request, in seconds."

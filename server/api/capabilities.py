@@ -21,7 +21,7 @@ from server.api.response_parameters import RESPONSES
 from server.api.response_request import ResponseRequest
 from server.api.responses import json_response
 from server.api.schema_base import Model
-from server.api.schemas import BIASES_MAX, TOP_LOGPROBS_MAX, ChatRequest
+from server.api.schemas import ChatRequest
 from server.api.service import Service
 from server.api.shapes import Capabilities, answers
 from server.api.tokenize_parameters import DETOKENIZE, TOKENIZE
@@ -95,8 +95,6 @@ def _limits(service: Service) -> dict[str, Any]:
         "max_videos": VIDEOS_MAX if video_is_installed() else 0,
         **settings.model_dump(include=set(Limits.model_fields)),
         "max_stop_chars": STOP_CHARS_MAX,
-        "max_top_logprobs": TOP_LOGPROBS_MAX,
-        "max_logit_biases": BIASES_MAX,
         "max_tools": TOOLS_MAX,
         "max_grammar_bytes": grammar.TEXT_BYTES_MAX,
         "max_schema_depth": schema_check.DEPTH_MAX,

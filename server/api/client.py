@@ -20,6 +20,7 @@ from server import errors
 from server.api.drain_rate import DrainRate
 from server.api.quarantine import Quarantine
 from server.api.submission import Submission
+from server.api.waiting_tokens import WaitingTokens
 from server.errors import ApiError
 from server.in_flight import fingerprint, left_in_flight
 from server.ipc import ApiEndpoint
@@ -71,6 +72,7 @@ class EngineClient:
         self.on_step: Callable[[StepReport], None] | None = None
         self._endpoint = endpoint
         self._max_open = limits.max_waiting_requests
+        self._waiting = WaitingTokens(limits.max_waiting_prompt_tokens)
         self._quarantine_s = limits.quarantine_s
         self._quarantine = Quarantine(limits.quarantine_deaths, limits.quarantine_s)
         self._next_id = itertools.count(1)
@@ -161,11 +163,13 @@ class EngineClient:
             ApiError: as `admit`; 400 for an input that the engine has died of.
         """
         self.admit(len(requests))
+        self._waiting.check(requests, self._retry_after_s())
         fingerprints = frozenset(map(fingerprint, requests))
         if any(map(self._quarantine.holds, fingerprints)):
             raise errors.quarantined(self._quarantine_s)
         ids = [next(self._next_id) for _ in requests]
         submission = Submission(ids, self.cancel, fingerprints)
+        self._waiting.add(dict(zip(ids, requests, strict=True)))
         for id, request in zip(ids, requests, strict=True):
             self._open[id] = submission
             self._outbox.put_nowait(
@@ -175,6 +179,7 @@ class EngineClient:
 
     def cancel(self, id: int) -> None:
         """Tells the engine to forget a choice, unless it has ended or its engine has."""
+        self._waiting.end(id)
         if self._open.pop(id, None) is not None:
             self._outbox.put_nowait((Cancel(id), ()))
 
@@ -235,6 +240,7 @@ class EngineClient:
         if outputs.step is not None and self.on_step is not None:
             self.on_step(outputs.step)
         for delta in outputs.deltas:
+            self._waiting.end(delta.id)
             submission = self._open.get(delta.id)
             if submission is None:
                 continue  # cancelled here while the engine was still saying something about it
@@ -268,6 +274,7 @@ class EngineClient:
         self._quarantine.count_death(suspects)
         submissions = set(self._open.values())
         self._open.clear()
+        self._waiting.clear()
         for submission in submissions:
             suspect = not suspects.isdisjoint(submission.fingerprints)
             submission.fail(errors.engine_died() if suspect else errors.engine_restarted())

@@ -22,6 +22,7 @@ from server.api.completion_answer import CompletionAnswer
 from server.api.completion_parameters import COMPLETIONS
 from server.api.completion_reply import CompletionReply
 from server.api.completion_request import CompletionRequest, TextPrompt, read_prompts
+from server.api.context import bound_output, check_chars
 from server.api.delivery import Work, deliver, handle, ignored_header
 from server.api.fields import documented
 from server.api.paths import as_sent
@@ -57,6 +58,7 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
         grammar = await _grammar(service, request)
     except ApiError as failure:
         raise as_sent(failure, COMPLETIONS.canonical(body)[1]) from None
+    bound_output(service.settings, max(1, request.tokens_max), max_model_len, choices, "max_tokens")
     prompt_ids = [await _token_ids(service, prompt, max_model_len) for prompt in prompts]
     submits = [
         submit
@@ -105,6 +107,7 @@ def _check_count(choices: int, limit: int) -> None:
 async def _token_ids(service: Service, prompt: TextPrompt, max_model_len: int) -> list[int]:
     texts, content = service.preparer.texts, prompt.content
     if isinstance(content, str):
+        check_chars(len(content), service.settings.max_text_chars, prompt.param)
         texts.check_chars(content, max_model_len)
         return await texts.encode(content, prompt.param)
     texts.check_ids(content, prompt.param)

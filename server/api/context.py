@@ -4,11 +4,54 @@ from __future__ import annotations
 
 from server.api.conversation import Conversation, Video
 from server.api.schemas import ChatRequest
-from server.errors import ApiError, context_length_exceeded
+from server.errors import ApiError, context_length_exceeded, invalid
+from server.limits import Limits
 
 CERTAIN = 4
 """Pictures that are so many times too many are refused before there is a prompt; fewer cost little,
 and their error can count all tokens."""
+
+
+def check_chars(chars: int, limit: int, param: str) -> None:
+    """Raises:
+    ApiError: 400; the texts are longer than this server reads.
+    """
+    if chars > limit:
+        raise invalid(
+            f"Invalid '{param}': this server reads {limit} characters of text, but got {chars}.",
+            param=param,
+            code="string_above_max_length",
+        )
+
+
+def bound_output(limits: Limits, asked: int | None, room: int, choices: int, param: str) -> int:
+    """Longest answer in tokens, of each choice.
+
+    Args:
+        asked: by the client, within the room; None where it does not say.
+        room: in the context.
+        param: where it says so.
+
+    Raises:
+        ApiError: 400; it asks for more than this server writes.
+    """
+    each, total = limits.max_output_tokens, limits.max_total_output_tokens
+    if asked is None:
+        return min(each or room, room, max(1, total // choices))
+    if each is not None and asked > each:
+        raise _too_many_tokens(param, f"{each} tokens in an answer, but got {asked}")
+    if asked * choices > total:
+        got = f"{choices} answers of {asked} tokens"
+        raise _too_many_tokens(param, f"{total} tokens in all answers, but got {got}")
+    return asked
+
+
+def _too_many_tokens(param: str, what: str) -> ApiError:
+    return invalid(
+        f"Invalid '{param}': this server writes at most {what}.",
+        param=param,
+        code="integer_above_max_value",
+    )
 
 
 class ContextCheck:

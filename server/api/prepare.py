@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from server.api.answer_form import Form, read_chat_form
-from server.api.context import ContextCheck
+from server.api.context import ContextCheck, bound_output, check_chars
 from server.api.conversation import Conversation, read_conversation
 from server.api.engine_request import EngineRequests
 from server.api.media import MediaLoader
@@ -26,6 +26,7 @@ from server.frontend.prompt import Prompt, PromptBuilder
 from server.frontend.template import Ending, ImageLayout
 from server.frontend.tokenizer import Tokenizer
 from server.frontend.tools import system_block
+from server.limits import Limits
 from server.messages import Grammar, Submit
 from server.model.spec import ModelSpec
 from server.settings import Settings
@@ -61,6 +62,7 @@ class Preparer:
         checker: GrammarChecker,
         decoded: Callable[[float], None] = lambda _: None,
     ) -> None:
+        self._limits: Limits = settings
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(tokenizer, spec.tokens_per_image, spec.system_message)
         self._media = MediaLoader(settings, spec.vision.image_size, decoded)
@@ -92,11 +94,14 @@ class Preparer:
         """
         self._engine_requests.check(request)
         tools = read_tool_use(request)
-        conversation = _conversation(request, tools)
+        conversation = self._conversation(request, tools)
         self._context.check_size(conversation, max_model_len)
         grammar = await self._grammar(request, tools)
         prompt = await self._tokenise(conversation, _layout(request), _ending(request))
-        max_tokens = self._context.room(request, conversation, len(prompt.token_ids), max_model_len)
+        room = self._context.room(request, conversation, len(prompt.token_ids), max_model_len)
+        asked = request.max_completion_tokens or request.max_tokens
+        name = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
+        max_tokens = bound_output(self._limits, asked, room, request.n or 1, name)
         loaded = await self._media.load(conversation.media)
         digests = [digest for digest, _ in loaded]
         submits = self._engine_requests.build(request, prompt, digests, max_tokens, grammar)
@@ -108,14 +113,14 @@ class Preparer:
         Raises:
             ApiError: 400, also for one that is so long that nobody can need its count.
         """
-        conversation = _conversation(request, read_tool_use(request))
+        conversation = self._conversation(request, read_tool_use(request))
         pictures = self._context.picture_tokens(conversation)
         check_countable(conversation.text_chars + pictures, "messages")
         return await self._tokenise(conversation, _layout(request), _ending(request))
 
     async def fits(self, request: ChatRequest, tokens_max: int) -> bool:
         """Whether the prompt has so many tokens at most."""
-        conversation = _conversation(request, read_tool_use(request))
+        conversation = self._conversation(request, read_tool_use(request))
         if self._context.tokens_at_least(conversation) > tokens_max:
             return False
         prompt = await self._tokenise(conversation, _layout(request), _ending(request))
@@ -129,6 +134,13 @@ class Preparer:
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._grammar_threads, self._checked_grammar, read)
+
+    def _conversation(self, request: ChatRequest, tools: ToolUse | None) -> Conversation:
+        conversation = read_conversation(request.messages, request.sampling_of_videos)
+        suffix = system_block(tools.shown) if tools else ""
+        whole = dataclasses.replace(conversation, system_suffix=suffix)
+        check_chars(whole.text_chars, self._limits.max_text_chars, "messages")
+        return whole
 
     async def _grammar(self, request: ChatRequest, tools: ToolUse | None) -> Grammar | None:
         if not (tools or request.response_format or request.structured_outputs):
@@ -155,12 +167,6 @@ class Preparer:
         if conversation.text_chars <= INLINE_CHARS_MAX:
             return build()
         return await asyncio.get_running_loop().run_in_executor(self._text_thread, build)
-
-
-def _conversation(request: ChatRequest, tools: ToolUse | None) -> Conversation:
-    conversation = read_conversation(request.messages, request.sampling_of_videos)
-    suffix = system_block(tools.shown) if tools else ""
-    return dataclasses.replace(conversation, system_suffix=suffix)
 
 
 def _ending(request: ChatRequest) -> Ending:

@@ -49,6 +49,7 @@ def read_request(
     _check_choices(request, settings)
     _check_stream_options(request)
     _check_stop(request.stop or [], settings.max_stop_strings)
+    _check_logits(request, settings)
     return request
 
 
@@ -73,6 +74,8 @@ def parse_chat(body: Mapping[str, Any], names: Sequence[str], settings: Settings
         ApiError: as `read_request`.
     """
     request = read_request(ChatRequest, CHAT, body, names, settings)
+    if len(request.messages) > settings.max_messages:
+        raise _too_many("messages", settings.max_messages, len(request.messages))
     if request.top_logprobs and not request.logprobs:
         raise invalid(
             "'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs"
@@ -141,6 +144,29 @@ def _check_choices(request: GenerationRequest, settings: Settings) -> None:
             param="n",
             code="integer_above_max_value",
         )
+
+
+def _check_logits(request: GenerationRequest, settings: Settings) -> None:
+    biases = len(request.logit_bias or ())
+    if biases > settings.max_logit_biases:
+        raise _too_many("logit_bias", settings.max_logit_biases, biases)
+    limit = settings.max_top_logprobs
+    for name in ("top_logprobs", "prompt_logprobs", "logprobs"):
+        asked = getattr(request, name, None)
+        if asked is not None and not isinstance(asked, bool) and asked > limit:
+            raise invalid(
+                f"Invalid value for '{name}': expected at most {limit}, but got {asked}.",
+                param=name,
+                code="integer_above_max_value",
+            )
+
+
+def _too_many(name: str, limit: int, count: int) -> ApiError:
+    return invalid(
+        f"Invalid '{name}': expected at most {limit} entries, but got {count}.",
+        param=name,
+        code="array_above_max_length",
+    )
 
 
 def _check_stream_options(request: GenerationRequest) -> None:
