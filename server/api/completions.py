@@ -107,8 +107,8 @@ def _check_count(choices: int, limit: int) -> None:
 async def _token_ids(service: Service, prompt: TextPrompt, max_model_len: int) -> list[int]:
     texts, content = service.preparer.texts, prompt.content
     if isinstance(content, str):
-        check_chars(len(content), service.settings.max_text_chars, prompt.param)
         texts.check_chars(content, max_model_len)
+        check_chars(len(content), service.settings.max_text_chars, prompt.param)
         return await texts.encode(content, prompt.param)
     texts.check_ids(content, prompt.param)
     return content

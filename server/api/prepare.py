@@ -94,8 +94,9 @@ class Preparer:
         """
         self._engine_requests.check(request)
         tools = read_tool_use(request)
-        conversation = self._conversation(request, tools)
+        conversation = _conversation(request, tools)
         self._context.check_size(conversation, max_model_len)
+        check_chars(conversation.text_chars, self._limits.max_text_chars, "messages")
         grammar = await self._grammar(request, tools)
         prompt = await self._tokenise(conversation, _layout(request), _ending(request))
         room = self._context.room(request, conversation, len(prompt.token_ids), max_model_len)
@@ -113,14 +114,14 @@ class Preparer:
         Raises:
             ApiError: 400, also for one that is so long that nobody can need its count.
         """
-        conversation = self._conversation(request, read_tool_use(request))
+        conversation = _conversation(request, read_tool_use(request))
         pictures = self._context.picture_tokens(conversation)
         check_countable(conversation.text_chars + pictures, "messages")
         return await self._tokenise(conversation, _layout(request), _ending(request))
 
     async def fits(self, request: ChatRequest, tokens_max: int) -> bool:
         """Whether the prompt has so many tokens at most."""
-        conversation = self._conversation(request, read_tool_use(request))
+        conversation = _conversation(request, read_tool_use(request))
         if self._context.tokens_at_least(conversation) > tokens_max:
             return False
         prompt = await self._tokenise(conversation, _layout(request), _ending(request))
@@ -134,13 +135,6 @@ class Preparer:
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._grammar_threads, self._checked_grammar, read)
-
-    def _conversation(self, request: ChatRequest, tools: ToolUse | None) -> Conversation:
-        conversation = read_conversation(request.messages, request.sampling_of_videos)
-        suffix = system_block(tools.shown) if tools else ""
-        whole = dataclasses.replace(conversation, system_suffix=suffix)
-        check_chars(whole.text_chars, self._limits.max_text_chars, "messages")
-        return whole
 
     async def _grammar(self, request: ChatRequest, tools: ToolUse | None) -> Grammar | None:
         if not (tools or request.response_format or request.structured_outputs):
@@ -167,6 +161,12 @@ class Preparer:
         if conversation.text_chars <= INLINE_CHARS_MAX:
             return build()
         return await asyncio.get_running_loop().run_in_executor(self._text_thread, build)
+
+
+def _conversation(request: ChatRequest, tools: ToolUse | None) -> Conversation:
+    conversation = read_conversation(request.messages, request.sampling_of_videos)
+    suffix = system_block(tools.shown) if tools else ""
+    return dataclasses.replace(conversation, system_suffix=suffix)
 
 
 def _ending(request: ChatRequest) -> Ending:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 SUPPORTED = "JPEG, PNG, WEBP or GIF"
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
+GIF_SIGNATURE = b"GIF8"
 JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """The marker, the length and the number of components, which determine each other."""
 JPEG_SCANS_MAX = 100
@@ -93,7 +95,7 @@ def open_image(data: bytes, limits: ImageLimits, param: str | None = None) -> Im
             code="image_file_too_large",
         )
     _check_scans(data, param)
-    image = _open(data, param)
+    image = _open(data, limits, param)
     try:
         _check_size(*image.size, limits, param)
     except ApiError:
@@ -125,14 +127,41 @@ def image_digest(pixels: bytes) -> bytes:
     return digest.digest()
 
 
-def _open(data: bytes, param: str | None) -> Image.Image:
+def _open(data: bytes, limits: ImageLimits, param: str | None) -> Image.Image:
     """Reads the header; the pixels stay packed."""
     try:
+        if data.startswith(GIF_SIGNATURE):
+            return _open_gif(data, limits)
         return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise _too_many_pixels(limits, param) from None
     except UnidentifiedImageError:
         raise _unidentified(data, param) from None
     except Exception:  # the format's own reader gave up, with whatever it happened to raise
         raise damaged(param) from None
+
+
+def _open_gif(data: bytes, limits: ImageLimits) -> Image.Image:
+    """Pillow fills a picture for the first frame's background while it opens the file, so its own
+    bound has to come before ours. It is one for the process: not for several threads at a time."""
+    bound = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data), formats=("GIF",))
+    except Image.DecompressionBombWarning as warning:
+        raise Image.DecompressionBombError from warning
+    finally:
+        Image.MAX_IMAGE_PIXELS = bound
+
+
+def _too_many_pixels(limits: ImageLimits, param: str | None) -> ApiError:
+    return invalid(
+        f"The image has more than {limits.max_pixels} pixels, the limit of this server.",
+        param=param,
+        code="image_too_large",
+    )
 
 
 def _check_scans(data: bytes, param: str | None) -> None:
@@ -197,7 +226,7 @@ def damaged(param: str | None) -> ApiError:
     return invalid("The image is truncated or damaged.", param=param, code="image_parse_error")
 
 
-SUPPORTED_SIGNATURES = ((0, JPEG_SIGNATURE), (0, b"\x89PNG"), (0, b"GIF8"), (8, b"WEBP"))
+SUPPORTED_SIGNATURES = ((0, JPEG_SIGNATURE), (0, b"\x89PNG"), (0, GIF_SIGNATURE), (8, b"WEBP"))
 OTHER_SIGNATURES = (
     (0, b"BM", "BMP"),
     (0, b"II*\0", "TIFF"),

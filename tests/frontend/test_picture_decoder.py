@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import threading
@@ -189,3 +190,14 @@ def test_the_process_ends_with_its_input(tmp_path: Path) -> None:
         assert stdin
         stdin.close()
         assert process.wait(10) == 0
+
+
+def test_a_gif_is_bounded_before_pillow_paints_its_background() -> None:
+    """A frame that says how it is disposed of makes Pillow fill a picture while it opens the file;
+    found by fuzzing."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0x80, 0, 0) + bytes(6)
+    frame = b"!\xf9\x04\x09\0\0\0\0," + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0)
+    with decoder() as one, pytest.raises(ApiError) as caught:
+        decode(one, screen + frame + b"\x02\x02\x4c\x01\0;")
+    assert caught.value.code == "image_too_large"
+    assert str(LIMITS.max_pixels) in caught.value.message
