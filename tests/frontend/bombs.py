@@ -21,3 +21,10 @@ def png_of_chunks(count: int) -> bytes:
         + png_chunk(b"IDAT", zlib.compress(b"\0\1\2\3"))
         + png_chunk(b"IEND", b"")
     )
+
+
+def gif_of(width: int, height: int) -> bytes:
+    """One that says how its frame is disposed of: Pillow then fills a picture while it opens it."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
+    frame = b"!\xf9\x04\x09\0\0\0\0," + struct.pack("<HHHHB", 0, 0, width, height, 0)
+    return screen + frame + b"\x02\x02\x4c\x01\0;"

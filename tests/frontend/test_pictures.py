@@ -16,7 +16,7 @@ from tests.golden import IMAGES
 SNAPSHOT = (IMAGES / "rgb_square.png").read_bytes()
 LIMITS = ImageLimits(2**24, 2**20)
 PIXELS = load_image(SNAPSHOT, 8, "corrected", LIMITS)
-BOMB = png_of_chunks(1_000_000)
+BOMB = png_of_chunks(400_000)
 
 
 @contextmanager
@@ -76,5 +76,5 @@ def test_bombs_do_not_stand_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.gather(*bombs, return_exceptions=True)
         return ended
 
-    with reader(30) as one:
+    with reader(3) as one:
         assert asyncio.run(run(one)) == ["snapshot"]

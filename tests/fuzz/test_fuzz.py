@@ -33,4 +33,4 @@ def test_data_urls() -> None:
 
 
 def test_requests() -> None:
-    requests.search(examples=60, seed=0)
+    requests.search(examples=30, seed=0)

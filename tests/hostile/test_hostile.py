@@ -69,7 +69,8 @@ def canary() -> Iterator[Canary]:
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running(*EXACT) as daemon:
+    # Less than a bomb takes on any machine, more than a snapshot.
+    with running(*EXACT, "--image-timeout-s", "0.2") as daemon:
         yield daemon
 
 
