@@ -74,6 +74,8 @@ def _decode_base64(text: str, max_bytes: int, param: str | None, kind: MediaKind
     try:
         for start in range(0, len(text), PIECE_CHARS):
             piece = text[start : start + PIECE_CHARS].encode("ascii")
+            if b"=" in piece:  # Python would end one text there and begin another
+                raise binascii.Error
             packed = rest + piece.translate(URL_SAFE_TO_STANDARD, WHITESPACE.encode())
             whole = len(packed) // 4 * 4
             data += binascii.a2b_base64(packed[:whole], strict_mode=True)

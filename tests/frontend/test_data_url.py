@@ -80,6 +80,7 @@ def test_nothing_else_is_opened(url: str) -> None:
         "data:image/png;base64,A",
         "data:image/png;base64,AAAAA",
         "data:image/png;base64,AA=A",
+        "data:image/png;base64,AAA=AAA",
         "data:image/png;base64,AA!A",
         "data:image/png;base64,ÀÀÀÀ",
         "data:image/png;base64,AAAA,AAAA",
