@@ -29,6 +29,7 @@ from server.errors import ApiError
 from server.frontend.grammar_check import GrammarChecker
 from server.heartbeat import Heartbeat
 from server.ipc import ApiEndpoint
+from server.limits import Limits
 from server.messages import Grammar, Ready
 from server.settings import Settings
 from tests.api.endpoint_examples import OWN
@@ -58,7 +59,7 @@ class AnyGrammar(GrammarChecker):
 def application() -> tuple[FastAPI, asyncio.Runner]:
     folder = tempfile.TemporaryDirectory()
     endpoint = ApiEndpoint(Path(folder.name), "fuzz")
-    client = NoEngine(endpoint, 64)
+    client = NoEngine(endpoint, Limits())
     client.ready = Ready(1024, 4, 64, 16, 256, "float32", "cpu", 1)
     # Videos are refused by their size: what decodes them has tests of its own.
     options: dict[str, Any] = {
