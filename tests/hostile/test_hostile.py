@@ -34,6 +34,7 @@ CATEGORIES: dict[str, Sequence[Case]] = {
     "meaning": fields.MEANING,
     "grammars": fields.GRAMMARS,
     "pictures": [*pictures.FILES, *pictures.PATHS],
+    "bombs": pictures.BOMBS,
 }
 
 

@@ -26,6 +26,7 @@ KILLED_IN = (0, 1)
 MEMORY_GROWTH = 1.05
 WARM_ROUNDS = 2
 SETTLE_S = 30
+PICTURES = "server.frontend.picture_process"
 EXCUSE_S = 2.0
 """A failure may reach its client so long after the engine is there again."""
 
@@ -41,7 +42,19 @@ class Held:
     @classmethod
     def by(cls, process: psutil.Process) -> Held:
         memory = process.memory_full_info()
-        return cls(process.pid, process.num_fds(), memory.uss + memory.swap)
+        pipes = 2 * modules_of(process.children()).count(PICTURES)
+        return cls(process.pid, process.num_fds() - pipes, memory.uss + memory.swap)
+
+
+def modules_of(processes: list[psutil.Process]) -> list[str]:
+    """What each of our processes runs."""
+    return sorted(
+        part
+        for process in processes
+        if process.status() != psutil.STATUS_ZOMBIE
+        for part in process.cmdline()
+        if part.startswith("server.")
+    )
 
 
 def kill_engine(daemon: Daemon, ledger: Ledger) -> None:
@@ -70,10 +83,14 @@ def at_rest(daemon: Daemon) -> dict[str, Held]:
 
 def check_processes(daemon: Daemon) -> None:
     children = psutil.Process(daemon.process.pid).children(recursive=True)
-    roles = [child.cmdline() for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    assert len(roles) == len(children), "somebody who ended was not waited for"
-    modules = sorted(part for line in roles for part in line if part.startswith("server."))
-    assert len(set(modules)) == len(modules), f"more processes than there should be: {modules}"
+    ended = [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
+    assert not ended, "somebody who ended was not waited for"
+    modules = modules_of(children)
+    # Those that decode pictures are started when all others are busy, and stay.
+    cores = len(os.sched_getaffinity(0))
+    assert modules.count(PICTURES) <= cores + max(1, cores // 2)
+    others = [module for module in modules if module != PICTURES]
+    assert len(set(others)) == len(others), f"more processes than there should be: {modules}"
 
 
 def check_growth(rounds: list[dict[str, Held]]) -> None:
