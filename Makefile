@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 # Parts of the tests that have a target of their own, because of what they need.
-APART := clients deploy drain hosts hostile observability page soak
+APART := clients deploy drain faults hosts hostile observability page soak
 FUZZ_SECONDS ?= 600
 LOCK ?= cpu
 FUZZ_TARGETS := pictures data_urls prompts detokenizer requests
@@ -23,6 +23,10 @@ test-clients: $(VENV)/.test
 # Two hosts as network namespaces; needs root.
 test-hosts: $(VENV)/.test
 	$(BIN)/python -m pytest tests/hosts $(ARGS)
+
+# Processes that are killed, devices that fail, disks that are full.
+test-faults: $(VENV)/.test
+	$(BIN)/python -m pytest --numprocesses 2 tests/faults $(ARGS)
 
 # What strangers may send, against the daemon itself.
 test-hostile: $(VENV)/.test

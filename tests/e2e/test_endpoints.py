@@ -96,3 +96,9 @@ def test_a_response_goes_on_with_the_former_one(client: openai.OpenAI) -> None:
         max_tokens=6,
     )
     assert second.output_text == chat.choices[0].message.content
+
+
+def test_the_api_process_runs_without_torch(daemon: Daemon) -> None:
+    maps = {role: child.memory_maps() for role, child in daemon.children().items()}
+    loaded = {role: any("libtorch" in m.path for m in files) for role, files in maps.items()}
+    assert loaded == {"api": False, "engine": True}

@@ -17,7 +17,7 @@ from tests.e2e.conftest import EXACT
 from tests.e2e.conversations import request
 from tests.e2e.daemon import MODEL, START_S, Daemon
 from tests.e2e.namespaces import TwoHosts, run_in, two_hosts
-from tests.e2e.test_faults import check_answer, check_cut, start_streams
+from tests.e2e.streams import check_answer, check_cut, start_streams
 from tests.e2e.test_golden import CASES, check
 
 pytestmark = pytest.mark.timeout(300)

@@ -14,7 +14,7 @@ import psutil
 
 from tests.e2e.conftest import EXACT
 from tests.e2e.daemon import Daemon, running
-from tests.e2e.test_faults import check_answer
+from tests.e2e.streams import check_answer
 from tests.soak.ledger import Ledger
 from tests.soak.traffic import traffic
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import EXACT
 from tests.e2e.daemon import Daemon, image_part, text_part
-from tests.e2e.test_faults import check_answer, check_cut, start_streams
+from tests.e2e.streams import check_answer, check_cut, start_streams
 
 INJECTION = """
 import sys
