@@ -151,8 +151,9 @@ def _check_logits(request: GenerationRequest, settings: Settings) -> None:
     if biases > settings.max_logit_biases:
         raise _too_many("logit_bias", settings.max_logit_biases, biases)
     limit = settings.max_top_logprobs
-    for name in ("top_logprobs", "prompt_logprobs", "logprobs"):
-        asked = getattr(request, name, None)
+    counts = {"top_logprobs", "prompt_logprobs", "logprobs"} & type(request).model_fields.keys()
+    for name in sorted(counts):
+        asked = getattr(request, name)
         if asked is not None and not isinstance(asked, bool) and asked > limit:
             raise invalid(
                 f"Invalid value for '{name}': expected at most {limit}, but got {asked}.",

@@ -53,6 +53,13 @@ def shared_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         ("completions", {**TEXT, "max_tokens": 51}, 50, "max_tokens"),
         ("completions", {**TEXT, "prompt": ["a", "b"], "n": 4}, 111, "max_tokens"),
         ("responses", {**RESPONSE, "max_output_tokens": 51}, 50, "max_output_tokens"),
+        # What another endpoint calls so is not this one's field.
+        (
+            "responses",
+            {**RESPONSE, "logprobs": [], "max_output_tokens": 51},
+            50,
+            "max_output_tokens",
+        ),
         ("messages", MESSAGE, 50, "max_tokens"),
         ("chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 3}, 2, "top_logprobs"),
         ("chat/completions", {**CHAT, "prompt_logprobs": 3}, 2, "prompt_logprobs"),
