@@ -7,6 +7,7 @@ image is debootstrap's.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -50,7 +51,13 @@ READ_ONLY += ["--security-opt", "no-new-privileges"]
 def run(*command: str, timeout_s: float = 60) -> str:
     """Output of a command that must succeed."""
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=timeout_s, cwd=ROOT
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+        cwd=ROOT,
+        env=os.environ | {"CONTAINERS_CONF": str(ROOT / "tests/deploy/containers.conf")},
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
     return done.stdout

@@ -100,8 +100,8 @@ def test_podman_runs_the_rendered_deployment(tmp_path: Path) -> None:
     pod["containers"][0]["ports"][0]["hostPort"] = 18437
     manifest = tmp_path / "deployment.yaml"
     manifest.write_text(yaml.safe_dump(deployment), encoding="utf-8")
-    podman("play", "kube", str(manifest), timeout_s=120)
     try:
+        podman("play", "kube", str(manifest), timeout_s=120)
         with httpx.Client(base_url="http://127.0.0.1:18437", timeout=60) as http:
             wait_until_ready(http, lambda: podman("ps", "--all"))
             assert http.get("/v1/models").status_code == 200
