@@ -13,14 +13,9 @@ from server.errors import StartupError
 from server.hosts import FailedThere, Hosts, Joined, Lost, check_hosts, digest, shared
 from server.link import End, Failed, FromHead, Join, Line, LineLostError, Start
 from server.settings import Settings
+from tests.proxy import free_port
 
 FLAGS: dict[str, Any] = {"nnodes": 2, "tensor_parallel_size": 2, "master_addr": "127.0.0.1"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Head:

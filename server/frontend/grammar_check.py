@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from server.errors import ApiError, invalid
+from server.errors import invalid, shutting_down
 from server.frontend.schema_check import costliest
 from server.messages import Grammar, GrammarKind
 
@@ -99,7 +99,7 @@ class GrammarChecker:
             if said is None or said == b"":
                 self._end()
         if self._closed:
-            raise closed()
+            raise shutting_down()
         if said is None:
             return f"it takes longer than {self._timeout_s:g} s to build{_advice(grammar)}"
         if said == b"":
@@ -110,7 +110,7 @@ class GrammarChecker:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._closed:
-            raise closed()
+            raise shutting_down()
         if self._process is None:
             command = [sys.executable, "-P", "-m", "server.grammar_process", str(self._checkpoint)]
             self._process = subprocess.Popen(
@@ -133,10 +133,6 @@ class GrammarChecker:
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
                 pipe.close()
-
-
-def closed() -> ApiError:
-    return ApiError(503, "server_shutting_down", "The server is shutting down.", retry_after_s=5)
 
 
 def _line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes | None:
