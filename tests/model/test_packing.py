@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
 from torch.nn import functional
@@ -7,7 +8,7 @@ from torch.testing import assert_close
 
 from server.distributed.groups import SOLO
 from server.model.layers import Linear, new_on
-from server.model.packing import OneDnnMatrix, packs_here
+from server.model.packing import OneDnnMatrix, packs_here, rounded_rows
 
 CPU = torch.device("cpu")
 
@@ -53,3 +54,20 @@ def test_without_bias() -> None:
 def test_only_a_cpu_packs() -> None:
     assert not packs_here(torch.device("cuda"), torch.float32)
     assert packs_here(CPU, torch.float32) == torch._C._has_mkldnn
+
+
+def test_rows_are_rounded_to_few_numbers() -> None:
+    numbers = {rounded_rows(rows) for rows in range(1, 8193)}
+    assert len(numbers) == 16 + 8 * 9
+    for rows in range(1, 8193):
+        assert rows <= rounded_rows(rows) <= rows * 9 / 8
+    assert [rounded_rows(rows) for rows in (0, 1, 16, 17, 33, 8192)] == [0, 1, 16, 18, 36, 8192]
+
+
+def test_steps_of_many_sizes_take_little_memory() -> None:
+    matrix = OneDnnMatrix(torch.randn(512, 256), SOLO)
+    before = psutil.Process().memory_full_info().uss
+    for rows in range(1, 401):
+        matrix(torch.randn(rows, 256), None)
+    # One kernel for each of them would take 220 MB.
+    assert psutil.Process().memory_full_info().uss - before < 80e6

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 import psutil
+import pytest
 
 from tests.e2e.conftest import EXACT
 from tests.e2e.daemon import Daemon, running
@@ -23,7 +24,12 @@ SMALL = ("--max-num-seqs", "8", "--kv-cache-blocks", "300", "--image-cache-slots
 """Caches that are full after one round: memory is taken when it is first written."""
 
 KILLED_IN = (0, 1)
-MEMORY_GROWTH = 1.05
+GROWTH_BYTES = 24 << 20
+"""What malloc keeps differs so much between rounds."""
+
+KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
+"""oneDNN and torch keep 1,024 kernels each, which fill over many rounds as a leak would."""
+
 WARM_ROUNDS = 2
 SETTLE_S = 30
 PICTURES = "server.frontend.picture_process"
@@ -94,16 +100,18 @@ def check_processes(daemon: Daemon) -> None:
 
 
 def check_growth(rounds: list[dict[str, Held]]) -> None:
-    """Since the process was warm: it keeps a little for each new shape of a step."""
+    """Since the process was warm."""
     for role in rounds[-1]:
         same = [held[role] for held in rounds if held[role].pid == rounds[-1][role].pid]
         assert len(same) > WARM_ROUNDS + 1, "the process is too young to tell"
         first, last = same[WARM_ROUNDS], same[-1]
         assert last.files <= first.files, (role, same)
-        assert last.memory_bytes <= first.memory_bytes * MEMORY_GROWTH, (role, same)
+        assert last.memory_bytes - first.memory_bytes <= GROWTH_BYTES, (role, same)
 
 
-def test_soak() -> None:
+def test_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KERNELS.items():
+        monkeypatch.setenv(name, value)
     round_s = float(os.environ.get("SOAK_MINUTES", "30")) * 60 / ROUNDS
     ledger, rounds = Ledger(), []
     with running(*EXACT, *SMALL) as daemon:
