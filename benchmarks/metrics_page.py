@@ -1,4 +1,5 @@
-"""What the metrics page costs: ours beside prometheus_client's for the same series, in CPU time.
+"""What the metrics page costs: ours beside prometheus_client's for the same series, in CPU time,
+and that of several API processes that count together, with what counting costs them.
 
     python -m benchmarks.metrics_page [--url http://127.0.0.1:8000]
 
@@ -9,19 +10,23 @@ answers took; put the daemon under load with `internvl-serve bench` meanwhile.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client import Histogram as PeerHistogram
 
+from server.board import Board
 from server.messages import Gauges, Ready
 from server.metrics import ApiMetrics
 from server.series import Histogram
 
 REPEATS = 200
+OBSERVATIONS = 1000
 SCRAPES_PER_S = 20
 
 
@@ -52,6 +57,18 @@ def peer(ours: ApiMetrics) -> CollectorRegistry:
     return registry
 
 
+def of_processes(count: int) -> ApiMetrics:
+    """The series of one of several API processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        return ApiMetrics(View(), "model", Board.open(Path(folder), count, 0))
+
+
+def observe_many(metrics: ApiMetrics) -> None:
+    for _ in range(OBSERVATIONS):
+        metrics.inter_token_latency.observe(0.02)
+        metrics.count_response(200)
+
+
 def scrape(url: str, seconds: float) -> list[float]:
     """How long each scrape took, in milliseconds, ascending."""
     times = []
@@ -76,6 +93,13 @@ def main() -> None:
     registry = peer(metrics)
     print(f"our page, with aliases     {cpu_ms(metrics.render):6.2f} ms of CPU")
     print(f"prometheus_client's        {cpu_ms(lambda: generate_latest(registry)):6.2f} ms of CPU")
+    for count in (1, 2, 4):
+        shared = of_processes(count)
+        page_ms, observing_ms = cpu_ms(shared.render), cpu_ms(lambda: observe_many(shared))  # noqa: B023
+        print(
+            f"page of {count} processes        {page_ms:6.2f} ms, an observation and a count "
+            f"{1000 * observing_ms / OBSERVATIONS:.2f} us"
+        )
     if arguments.url:
         times = scrape(arguments.url, arguments.seconds)
         for share in (0.5, 0.9, 0.99, 1):

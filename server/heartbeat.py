@@ -1,8 +1,9 @@
-"""The engine's pulse: one number in a file that other processes read without asking anybody.
+"""A process's pulse: one number in a file that other processes read without asking anybody.
 
-The engine's loop writes the time of each turn, also of the idle ones, into a page of shared memory.
-Whoever wants to know whether it stands still compares that with the clock, which all processes of a
-machine share; a process that hangs, is stopped or spins inside a library cannot pretend.
+The engine's loop writes the time of each turn, also of the idle ones, into a page of shared memory;
+API processes that share a port do the like. Whoever wants to know whether a loop stands still
+compares that with the clock, which all processes of a machine share; a process that hangs, is
+stopped or spins inside a library cannot pretend.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ _NONE = 0.0
 
 
 class Heartbeat:
-    """The pulse of the engine that uses `run_dir`."""
+    """The pulse of the engine that uses `run_dir`, or of another process with its name."""
 
-    def __init__(self, run_dir: Path) -> None:
-        descriptor = os.open(run_dir / "heartbeat", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, run_dir: Path, name: str = "engine") -> None:
+        path = run_dir / f"{name}.heartbeat"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             # Not a hole: a disk that is full by then would end whoever fills it.
             os.posix_fallocate(descriptor, 0, mmap.PAGESIZE)
@@ -46,6 +48,11 @@ class Heartbeat:
     def forget(self) -> None:
         """No loop is running: it is being started, or has ended."""
         _STAMP.pack_into(self._page, 0, _NONE)
+
+    @property
+    def beats(self) -> bool:
+        """Whether a loop is running, or was until it died."""
+        return bool(_STAMP.unpack_from(self._page, 0)[0] != _NONE)
 
     @property
     def age_s(self) -> float:

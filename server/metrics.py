@@ -1,16 +1,19 @@
 """What Prometheus scrapes: the engine's last report, and what the API process counts itself.
 
-Each process owns its series, so nothing is global and tests do not see each other. Labels hold
+Each process owns its series, so nothing is global and tests do not see each other; on a board that
+several API processes have in common, the page of any of them holds the sums of all. Labels hold
 numbers and fixed words only, never anything that a client sent. A scrape reads numbers that are
-there already: it never asks the engine. docs/operations.md says what each series is good for.
+there already: it asks nobody. docs/operations.md says what each series is good for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Protocol
 
 from server import __version__
+from server.board import Board
 from server.buckets import FIRST_TOKEN_S, PHASE_S, REQUEST_S, REQUEST_TOKENS, STEP_S, STEP_TOKENS
 from server.messages import FinishReason, Gauges, Ready, StepReport
 from server.series import Counter, Histogram, Info, Reading, Series, labels
@@ -54,107 +57,111 @@ class ApiMetrics:
 
     Args:
         aliased_for: the name of the model, to list vLLM's names beside ours.
+        board: what API processes count together; None for one that is alone.
     """
 
-    def __init__(self, engine: EngineView, aliased_for: str | None = None) -> None:
+    def __init__(
+        self, engine: EngineView, aliased_for: str | None = None, board: Board | None = None
+    ) -> None:
         self._engine = engine
+        counter, histogram = partial(Counter, board=board), partial(Histogram, board=board)
 
         # Counters.
-        self.responses = Counter(
+        self.responses = counter(
             "internvl_http_responses_total",
             "HTTP responses by status code; 499 is a client that went away.",
             "code",
         )
-        self.errors = Counter(
+        self.errors = counter(
             "internvl_request_errors_total",
             "Requests for answers that failed, by error code.",
             "code",
         )
-        self.refused = Counter(
+        self.refused = counter(
             "internvl_requests_refused_total",
             "Requests for answers that were turned away before any work, by reason.",
             "reason",
         )
-        self.finished = Counter(
+        self.finished = counter(
             "internvl_requests_finished_total",
             "Choices that the engine ended, by reason.",
             "finished_reason",
             known=[reason.value for reason in FinishReason],
         )
-        self.image_tokens = Counter(
+        self.image_tokens = counter(
             "internvl_image_tokens_total",
             "Prompt tokens that stand for pictures, of requests that ended.",
         )
 
         # Of requests.
-        self.time_to_first_token = Histogram(
+        self.time_to_first_token = histogram(
             "internvl_time_to_first_token_seconds",
             "From the first byte of a request to its first token.",
             FIRST_TOKEN_S,
         )
-        self.inter_token_latency = Histogram(
+        self.inter_token_latency = histogram(
             "internvl_inter_token_latency_seconds",
             "Between two tokens of a choice.",
             STEP_S,
         )
-        self.time_per_output_token = Histogram(
+        self.time_per_output_token = histogram(
             "internvl_time_per_output_token_seconds",
             "Mean of a request: from its first token to its last, by the tokens after the first.",
             STEP_S,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = histogram(
             "internvl_request_seconds",
             "From the first byte of a request to the end of its answer.",
             REQUEST_S,
         )
-        self.prepare_seconds = Histogram(
+        self.prepare_seconds = histogram(
             "internvl_prepare_seconds",
             "Checking a request, decoding its pictures and tokenising it.",
             PHASE_S,
         )
-        self.picture_decode_seconds = Histogram(
+        self.picture_decode_seconds = histogram(
             "internvl_picture_decode_seconds",
             "From a picture's file to its pixels.",
             PHASE_S,
         )
-        self.queue_seconds = Histogram(
+        self.queue_seconds = histogram(
             "internvl_queue_seconds",
             "From a request's arrival in the engine to its first step.",
             PHASE_S,
         )
-        self.prefill_seconds = Histogram(
+        self.prefill_seconds = histogram(
             "internvl_prefill_seconds",
             "From a request's first step to its first token.",
             PHASE_S,
         )
-        self.decode_seconds = Histogram(
+        self.decode_seconds = histogram(
             "internvl_decode_seconds",
             "From a request's first token to its last.",
             REQUEST_S,
         )
-        self.request_prompt_tokens = Histogram(
+        self.request_prompt_tokens = histogram(
             "internvl_request_prompt_tokens",
             "Prompt tokens of a request that ended, as its usage says.",
             REQUEST_TOKENS,
         )
-        self.request_output_tokens = Histogram(
+        self.request_output_tokens = histogram(
             "internvl_request_output_tokens",
             "Tokens answered to a request that ended, as its usage says.",
             REQUEST_TOKENS,
         )
 
         # Of steps.
-        self.step_seconds = Histogram(
+        self.step_seconds = histogram(
             "internvl_step_seconds",
             "How long a step kept the device: since its launch or the end of the step before.",
             STEP_S,
         )
-        self.step_tokens = Histogram(
+        self.step_tokens = histogram(
             "internvl_step_tokens",
             "Positions that a step computed.",
             STEP_TOKENS,
         )
-        self.encode_seconds = Histogram(
+        self.encode_seconds = histogram(
             "internvl_encode_seconds",
             "How long the vision tower took for the pictures of a step.",
             PHASE_S,

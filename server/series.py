@@ -2,7 +2,8 @@
 
 A page is made at every scrape, and routers scrape 20 times a second, so it has to cost next to
 nothing beside the streams of the same process: a histogram's lines are one template that is filled
-with its counts. Nothing is global; observing is safe from any thread.
+with its counts. Nothing is global; observing is safe from any thread. Where several API processes
+count, each counts for itself on a board, and a page shows the sums.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Literal, Protocol
+
+from server.board import Board
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -68,27 +71,37 @@ class Counter:
     Args:
         label: its values are numbers or words of our own, never what a client sent.
         known: values that are listed from the start, so that their first event is an increase.
+        board: what processes count together; None for one that counts alone.
     """
 
     def __init__(
-        self, name: str, text: str, label: str | None = None, known: Sequence[str] = ()
+        self,
+        name: str,
+        text: str,
+        label: str | None = None,
+        known: Sequence[str] = (),
+        board: Board | None = None,
     ) -> None:
         self.name = name
         self._text = text
         self._label = label
         self._lock = threading.Lock()
-        self._counts: dict[str, float] = dict.fromkeys(known if label else [""], 0.0)
+        self._counts = (board or Board()).words()
+        for value in known if label else [""]:
+            self.increase(value, 0.0)
 
     def increase(self, value: str = "", amount: float = 1) -> None:
         """Args:
         value: of the label, where the counter has one.
         """
         with self._lock:
-            self._counts[value] = self._counts.get(value, 0.0) + amount
+            self._counts.add(value, amount)
 
     def render(self, name: str, constant: str = "") -> str:
         lines = [_head(name, self._text, "counter")]
-        for value, count in list(self._counts.items()):
+        with self._lock:
+            totals = self._counts.totals()
+        for value, count in totals.items():
             own = labels({self._label: value}) if self._label else ""
             lines.append(f"{name}{_braced(own, constant)} {count!r}\n")
         return "".join(lines)
@@ -97,24 +110,27 @@ class Counter:
 class Histogram:
     """Counts of observations up to each of some bounds, ascending, and their sum."""
 
-    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+    def __init__(
+        self, name: str, text: str, bounds: Sequence[float], board: Board | None = None
+    ) -> None:
         self.name = name
         self._text = text
         self.bounds = bounds
         self._lock = threading.Lock()
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        board = board or Board()
+        self._counts = board.integers(len(bounds) + 1)
+        self._sum = board.floats(1)
         self._templates: dict[tuple[str, str], str] = {}
 
     def observe(self, value: float, times: int = 1) -> None:
         place = bisect_left(self.bounds, value)
         with self._lock:
-            self._counts[place] += times
-            self._sum += value * times
+            self._counts.own[place] += times
+            self._sum.own[0] += value * times
 
     def render(self, name: str, constant: str = "") -> str:
         with self._lock:
-            counts, total = list(accumulate(self._counts)), self._sum
+            counts, (total,) = list(accumulate(self._counts.totals())), self._sum.totals()
         template = self._templates.get((name, constant))
         if template is None:
             template = self._templates[name, constant] = self._template(name, constant)

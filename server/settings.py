@@ -73,6 +73,11 @@ class Settings(Limits, BaseSettings):
     null_step_ms: float = Field(
         0.0, ge=0, description="How long a step takes with --load-format null, at least."
     )
+    api_workers: PositiveInt = Field(
+        1,
+        le=16,
+        description="API processes on the port, for engines that one core cannot keep up with.",
+    )
     ops_port: int | None = Field(
         None,
         ge=0,

@@ -30,9 +30,9 @@ def test_other_processes_feel_it(tmp_path: Path) -> None:
 
 def test_only_this_user_can_write_it(tmp_path: Path) -> None:
     with Heartbeat(tmp_path):
-        assert (tmp_path / "heartbeat").stat().st_mode & 0o077 == 0
+        assert (tmp_path / "engine.heartbeat").stat().st_mode & 0o077 == 0
 
 
 def test_it_needs_no_room_on_the_disk_later(tmp_path: Path) -> None:
     with Heartbeat(tmp_path):
-        assert (tmp_path / "heartbeat").stat().st_blocks > 0
+        assert (tmp_path / "engine.heartbeat").stat().st_blocks > 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -28,6 +28,8 @@ from server.api.service import Service
 from server.api.tokenize import tokenize_routes
 from server.errors import ApiError
 
+GREETING_S = 2.0
+
 TITLE = "internvl-serve"
 SUMMARY = "OpenAI-compatible server for InternVL-Chat-V1-2"
 
@@ -35,11 +37,13 @@ SUMMARY = "OpenAI-compatible server for InternVL-Chat-V1-2"
 def create_app(service: Service) -> FastAPI:
     """The application. Its lifespan starts the engine client and ends it."""
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.client.start()
         try:
-            yield
+            async with service.responses.shared():
+                await _await_engine(service)
+                yield
         finally:
             await service.client.stop()
             service.preparer.close()
@@ -97,6 +101,14 @@ def create_operations_app(service: Service) -> FastAPI:
     app.add_middleware(Bounds, limits=service.settings)
     app.add_middleware(Envelope, metrics=service.metrics, leaving=service.client.leaving)
     return app
+
+
+async def _await_engine(service: Service) -> None:
+    """Lets a process that joins others begin when it can answer, as they do already; where no
+    engine runs none can, and somebody has to say so."""
+    if service.settings.api_workers > 1 and service.heartbeat.beats:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(service.client.greeted.wait(), GREETING_S)
 
 
 async def _answer_api_error(_: Request, failure: Exception) -> Response:

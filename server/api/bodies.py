@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from server.board import Tally
 from server.errors import CLOSE, ApiError
 from server.limits import Limits
 
 
 class Bodies:
-    """All bodies of this process."""
+    """All bodies of this process, and how much those of all processes hold."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, tally: Tally | None = None) -> None:
         self.limits = limits
-        self._held_bytes = 0
+        self._held = tally or Tally()
 
     @property
     def held_bytes(self) -> int:
         """Of requests that have not ended."""
-        return self._held_bytes
+        return self._held.own
 
     async def read(self, request: Request) -> bytes:
         """The whole body.
@@ -47,19 +48,19 @@ class Bodies:
         """Raises:
         ApiError: 429; there is no room for so much more.
         """
-        if self._held_bytes + size_bytes > self.limits.max_total_body_bytes:
+        if (held_bytes := self._held.total) + size_bytes > self.limits.max_total_body_bytes:
             raise ApiError(
                 429,
                 "rate_limit_exceeded",
-                f"The bodies of unfinished requests hold {self._held_bytes} bytes and this server "
+                f"The bodies of unfinished requests hold {held_bytes} bytes and this server "
                 f"takes {self.limits.max_total_body_bytes} at most. Try again later.",
                 retry_after_s=1,
                 headers=CLOSE,
             )
-        self._held_bytes += size_bytes
+        self._held.own += size_bytes
 
     def give_back(self, size_bytes: int) -> None:
-        self._held_bytes -= size_bytes
+        self._held.own -= size_bytes
 
 
 class _Room:

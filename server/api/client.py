@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
 from server import errors
-from server.api.drain_rate import DrainRate
+from server.api.open_choices import OpenChoices
 from server.api.quarantine import Quarantine
 from server.api.submission import Submission
 from server.api.waiting_tokens import WaitingTokens
+from server.board import Board
 from server.errors import ApiError
 from server.in_flight import fingerprint, left_in_flight
 from server.ipc import ApiEndpoint
@@ -38,8 +39,6 @@ from server.messages import (
 )
 
 log = logging.getLogger(__name__)
-
-UNKNOWN_WAIT_S, RETRY_AFTER_MAX_S = 2.0, 30.0
 
 RETRY_S = 1.0
 """Pause after a connection that failed in a way nobody foresaw, such as no free descriptors."""
@@ -63,25 +62,35 @@ class EngineClient:
     Args:
         limits: of open choices, beyond which `submit` answers 429, and of deaths of the engine.
         restarts: of processes of the daemon, before this one was started.
+        board: that of the API processes; None for one that is alone.
     """
 
-    def __init__(self, endpoint: ApiEndpoint, limits: Limits, restarts: int = 0) -> None:
+    def __init__(
+        self,
+        endpoint: ApiEndpoint,
+        limits: Limits,
+        restarts: int = 0,
+        board: Board | None = None,
+    ) -> None:
+        board = board or Board()
         self.ready: Ready | None = None
+        self.greeted = asyncio.Event()
+        """Set once an engine has been ready."""
         self.latest = Gauges()
-        self.restarts = restarts
+        self._restarts = board.tally()
+        self._restarts.own = restarts
         self.on_step: Callable[[StepReport], None] | None = None
         self._endpoint = endpoint
         self._max_open = limits.max_waiting_requests
-        self._waiting = WaitingTokens(limits.max_waiting_prompt_tokens)
+        self._waiting = WaitingTokens(limits.max_waiting_prompt_tokens, board.tally())
         self._quarantine_s = limits.quarantine_s
         self._quarantine = Quarantine(limits.quarantine_deaths, limits.quarantine_s)
         self._next_id = itertools.count(1)
-        self._open: dict[int, Submission] = {}
+        self._open = OpenChoices(board.tally())
         self._outbox: asyncio.Queue[tuple[ToEngine, Sequence[bytes]]] = asyncio.Queue()
         self._had_engine = False
         self._leaving = False
         self._draining = False
-        self._rate = DrainRate()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -102,14 +111,18 @@ class EngineClient:
             await asyncio.gather(self._task, return_exceptions=True)
 
     @property
-    def open_choices(self) -> int:
-        return len(self._open)
+    def run_dir(self) -> Path:
+        return self._endpoint.run_dir
+
+    @property
+    def restarts(self) -> int:
+        """Of the daemon's processes, as far as any API process knows."""
+        return self._restarts.largest
 
     @property
     def expected_wait_s(self) -> float:
         """How long a new request would wait for those before it; 0 where nothing tells."""
-        ahead = len(self._open) - (self.ready.max_num_seqs if self.ready else 0)
-        return self._rate.seconds_for(ahead) or 0.0 if ahead > 0 else 0.0
+        return self._open.expected_wait_s(self.ready.max_num_seqs if self.ready else 0)
 
     def leaving(self) -> bool:
         """This process is about to end."""
@@ -122,7 +135,7 @@ class EngineClient:
     def drain(self) -> None:
         """Ends every open submission and refuses new ones, because the server shuts down."""
         self._draining = True
-        for submission in set(self._open.values()):
+        for submission in self._open.submissions:
             submission.fail(errors.shutting_down())
 
     def admit(self, choices: int) -> Ready:
@@ -135,20 +148,15 @@ class EngineClient:
             raise errors.shutting_down()
         if self.ready is None:
             raise errors.model_loading()
-        if len(self._open) + choices > self._max_open:
+        if (held := self._open.everywhere) + choices > self._max_open:
             raise ApiError(
                 429,
                 "rate_limit_exceeded",
-                f"The server holds {len(self._open)} unfinished choices and takes "
+                f"The server holds {held} unfinished choices and takes "
                 f"{self._max_open} at most. Try again later.",
-                retry_after_s=self._retry_after_s(),
+                retry_after_s=self._open.retry_after_s(),
             )
         return self.ready
-
-    def _retry_after_s(self) -> int:
-        """When half of what is open has ended; spread, so that not all come back at once."""
-        wait_s = self._rate.seconds_for(len(self._open) // 2) or UNKNOWN_WAIT_S
-        return round(min(max(wait_s * random.uniform(1.0, 1.5), 1.0), RETRY_AFTER_MAX_S))
 
     def submit(
         self, requests: Sequence[Submit], pictures: Sequence[bytes], tenant: bytes = b""
@@ -163,15 +171,15 @@ class EngineClient:
             ApiError: as `admit`; 400 for an input that the engine has died of.
         """
         self.admit(len(requests))
-        self._waiting.check(requests, self._retry_after_s())
+        self._waiting.check(requests, self._open.retry_after_s())
         fingerprints = frozenset(map(fingerprint, requests))
         if any(map(self._quarantine.holds, fingerprints)):
             raise errors.quarantined(self._quarantine_s)
         ids = [next(self._next_id) for _ in requests]
         submission = Submission(ids, self.cancel, fingerprints)
         self._waiting.add(dict(zip(ids, requests, strict=True)))
+        self._open.add(ids, submission)
         for id, request in zip(ids, requests, strict=True):
-            self._open[id] = submission
             self._outbox.put_nowait(
                 (msgspec.structs.replace(request, id=id, tenant=tenant), pictures)
             )
@@ -180,7 +188,7 @@ class EngineClient:
     def cancel(self, id: int) -> None:
         """Tells the engine to forget a choice, unless it has ended or its engine has."""
         self._waiting.end(id)
-        if self._open.pop(id, None) is not None:
+        if self._open.forget(id):
             self._outbox.put_nowait((Cancel(id), ()))
 
     async def _run(self) -> None:
@@ -225,7 +233,8 @@ class EngineClient:
             for message in await self._endpoint.receive():
                 if isinstance(message, Ready):
                     self.ready, self._had_engine = message, True
-                    self.restarts = max(self.restarts, message.restarts)
+                    self._restarts.own = max(self._restarts.own, message.restarts)
+                    self.greeted.set()
                     log.info("engine ready: %s on %s", message.dtype, message.device)
                 else:
                     self._dispatch(message, stirred)
@@ -245,8 +254,7 @@ class EngineClient:
             if submission is None:
                 continue  # cancelled here while the engine was still saying something about it
             if delta.finish is not None:
-                del self._open[delta.id]
-                self._rate.count_end()
+                self._open.end(delta.id)
             if delta.finish is FinishReason.ERROR:
                 message = delta.error or "The engine could not finish this request."
                 # It would fail again, so clients should not try by themselves.
@@ -272,7 +280,7 @@ class EngineClient:
             )
         self.ready, self.latest = None, Gauges()
         self._quarantine.count_death(suspects)
-        submissions = set(self._open.values())
+        submissions = self._open.submissions
         self._open.clear()
         self._waiting.clear()
         for submission in submissions:

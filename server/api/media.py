@@ -46,7 +46,8 @@ class MediaLoader:
 
     def __init__(self, settings: Settings, size: int, decoded: Callable[[float], None]) -> None:
         self._decoded = decoded
-        cores = len(os.sched_getaffinity(0))
+        sharers = settings.api_workers
+        cores = max(1, len(os.sched_getaffinity(0)) // sharers)
         self._image_bytes_max = settings.max_image_bytes
         self._remote = MediaFetcher(
             MediaPolicy(
@@ -57,7 +58,7 @@ class MediaLoader:
         )
         self._images_max = settings.max_images
         self._request_pixels_max = settings.max_request_image_pixels
-        self._pixel_budget = PixelBudget(settings.max_total_image_pixels)
+        self._pixel_budget = PixelBudget(settings.max_total_image_pixels // sharers)
         self._pictures = PictureReader(
             size,
             settings.image_mode,

@@ -18,6 +18,7 @@ import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.api.chunks import offering_chunks
+from server.board import Tally
 from server.errors import ApiError, headers_too_large, invalid
 from server.limits import Limits
 
@@ -27,12 +28,17 @@ once would throw the answer away before the client has read it."""
 
 
 class GuardedH11Protocol(H11Protocol):
-    """One connection."""
+    """One connection.
 
-    def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
+    Args:
+        tally: of the connections to all API processes.
+    """
+
+    def __init__(self, *args: Any, limits: Limits, tally: Tally, **options: Any) -> None:
         super().__init__(*args, **options)
         self.app = offering_chunks(self.app, self)
         self._limits = limits
+        self._tally = tally
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
         self._body_began_at = 0.0
@@ -41,7 +47,8 @@ class GuardedH11Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._limits.max_connections and not self._make_room():
+        self._tally.own = len(self.connections)
+        if self._tally.total > self._limits.max_connections and not self._make_room():
             self._refuse(_too_many_connections(self._limits.max_connections))
         else:
             self._await_head()
@@ -50,6 +57,7 @@ class GuardedH11Protocol(H11Protocol):
         self._disarm()
         self.resume_writing()
         super().connection_lost(exc)
+        self._tally.own = len(self.connections)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -129,6 +137,7 @@ class GuardedH11Protocol(H11Protocol):
             if isinstance(connection, GuardedH11Protocol) and connection.kept_alive:
                 connection.transport.close()
                 self.connections.discard(connection)
+                self._tally.own = len(self.connections)
                 return True
         return False
 

@@ -23,7 +23,6 @@ from server.api.response_prompt import ResponsePrompt, history_of
 from server.api.response_reply import ResponseReply
 from server.api.response_request import ResponseRequest
 from server.api.response_shapes import ResponseShape
-from server.api.response_store import ResponseStore
 from server.api.responses import json_response
 from server.api.service import Service
 from server.api.shapes import InputTokens, answers
@@ -31,7 +30,7 @@ from server.api.validation import read_request
 from server.errors import ApiError
 
 
-def add_create_routes(router: APIRouter, service: Service, store: ResponseStore) -> None:
+def add_create_routes(router: APIRouter, service: Service) -> None:
     @router.post(
         "/v1/responses",
         summary="Create a response",
@@ -39,7 +38,7 @@ def add_create_routes(router: APIRouter, service: Service, store: ResponseStore)
         responses=answers(ResponseShape, streams=True),
     )
     async def create_response(request: Request) -> Response:
-        return await handle(service, request, "response", partial(_respond, service, store))
+        return await handle(service, request, "response", partial(_respond, service))
 
     @router.post(
         "/v1/responses/input_tokens",
@@ -51,7 +50,8 @@ def add_create_routes(router: APIRouter, service: Service, store: ResponseStore)
         body = await read_json(request, service.bodies)
         wanted = _read(service, {"model": service.names[0], "input": [], **body})
         max_model_len = service.client.admit(0).max_model_len
-        prompt = ResponsePrompt(service, wanted, history_of(store, owner_of(request), wanted))
+        history = await history_of(service.responses, owner_of(request), wanted)
+        prompt = ResponsePrompt(service, wanted, history)
         try:
             chat = await prompt.chat(max_model_len)
             count = len((await service.preparer.prompt(chat)).token_ids)
@@ -73,11 +73,10 @@ def _read(service: Service, body: Mapping[str, Any]) -> ResponseRequest:
     return read_request(ResponseRequest, RESPONSES, body, service.names, service.settings)
 
 
-async def _respond(
-    service: Service, store: ResponseStore, body: Mapping[str, Any], record: ChatRecord
-) -> Response:
+async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord) -> Response:
     request = _read(service, body)
-    prompt = ResponsePrompt(service, request, history_of(store, record.key.name, request))
+    history = await history_of(service.responses, record.key.name, request)
+    prompt = ResponsePrompt(service, request, history)
     max_model_len = service.client.admit(1).max_model_len
     try:
         chat = await prompt.chat(max_model_len)
@@ -88,10 +87,16 @@ async def _respond(
 
     def keep(response: Mapping[str, Any]) -> None:
         if request.store is not False:
-            store.put(record.key.name, response, prompt.input_items())
+            service.responses.put(record.key.name, response, prompt.input_items())
 
     reply = ResponseReply(
-        ResponseObject(request, body, prepared.submits[0].sampling, service.names[0]),
+        ResponseObject(
+            request,
+            body,
+            prepared.submits[0].sampling,
+            service.names[0],
+            service.responses.fresh_id(),
+        ),
         answer,
         LogprobFormat(service.tokenizer, as_ids=bool(request.return_tokens_as_token_ids)),
         keep,

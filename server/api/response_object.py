@@ -72,6 +72,7 @@ class ResponseObject:
         body: as the client sent it; tools, formats and the like are returned as they came.
         sampling: what the engine was told.
         model: the name that answers carry.
+        id: of the response.
     """
 
     def __init__(
@@ -80,8 +81,9 @@ class ResponseObject:
         body: Mapping[str, Any],
         sampling: SamplingParams,
         model: str,
+        id: str,
     ) -> None:
-        self.id = fresh_id("resp")
+        self.id = id
         self._created_at = int(time.time())
         self._request = request
         self._body = body

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
+from server.api.kept_responses import KeptResponses
 from server.api.paths import as_sent
 from server.api.response_items import chat_body
 from server.api.response_object import fresh_id
 from server.api.response_request import InputItem, ResponseRequest
-from server.api.response_store import ResponseStore
 from server.api.schemas import ChatRequest
 from server.api.service import Service
 from server.api.validation import parse_chat
@@ -83,18 +83,20 @@ class ResponsePrompt:
         return parse_chat(body.whole(), self._service.names, self._service.settings)
 
 
-def history_of(store: ResponseStore, owner: str, request: ResponseRequest) -> tuple[bytes, ...]:
+async def history_of(
+    kept: KeptResponses, owner: str, request: ResponseRequest
+) -> tuple[bytes, ...]:
     """Items of the conversation that the request goes on with.
 
     Args:
         owner: name of the API key that asks; responses of others are not there.
 
     Raises:
-        ApiError: 400 `previous_response_not_found`.
+        ApiError: 400 `previous_response_not_found`; 503, see `KeptResponses.get`.
     """
     if request.previous_response_id is None:
         return ()
-    stored = store.get(owner, request.previous_response_id)
+    stored = await kept.get(owner, request.previous_response_id)
     if stored is None:
         raise invalid(
             "The previous response is not stored here: it was deleted, made with 'store': false, "

@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.explain import ECHO_CHARS_MAX
+from server.api.kept_responses import KeptResponses
 from server.api.response_create import add_create_routes, owner_of
 from server.api.response_shapes import ItemList, ResponseDeleted, ResponseShape
-from server.api.response_store import ResponseStore, StoredResponse
+from server.api.response_store import StoredResponse
 from server.api.responses import json_response
 from server.api.service import Service
 from server.api.shapes import answers
@@ -34,19 +35,13 @@ PAGING = {
 
 
 def response_routes(service: Service) -> APIRouter:
-    settings = service.settings
-    store = ResponseStore(
-        settings.response_store_entries,
-        settings.response_store_ttl_s,
-        settings.response_store_bytes,
-    )
     router = APIRouter(tags=["OpenAI"])
-    add_create_routes(router, service, store)
-    _add_stored_routes(router, store)
+    add_create_routes(router, service)
+    _add_stored_routes(router, service.responses)
     return router
 
 
-def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
+def _add_stored_routes(router: APIRouter, kept: KeptResponses) -> None:
     @router.get("/v1/responses/{id}", summary="A stored response", responses=answers(ResponseShape))
     async def get_response(request: Request, id: str) -> Response:
         if request.query_params.get("stream") == "true":
@@ -56,13 +51,14 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
                 "Unsupported value: only responses made in the background can be streamed again.",
                 param="stream",
             )
-        return Response(_find(store, request, id).response, media_type="application/json")
+        stored = await _find(kept, request, id)
+        return Response(stored.response, media_type="application/json")
 
     @router.delete(
         "/v1/responses/{id}", summary="Forget a response", responses=answers(ResponseDeleted)
     )
     async def delete_response(request: Request, id: str) -> Response:
-        if not store.delete(owner_of(request), id):
+        if not await kept.delete(owner_of(request), id):
             raise _not_found(id)
         return json_response({"id": id, "object": "response", "deleted": True})
 
@@ -72,7 +68,7 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
         responses=answers(ResponseShape),
     )
     async def cancel_response(request: Request, id: str) -> Response:
-        _find(store, request, id)
+        await _find(kept, request, id)
         raise invalid(
             "Only responses made in the background can be cancelled. Close the connection of one "
             "that is being made.",
@@ -86,7 +82,8 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
         openapi_extra=PAGING,
     )
     async def list_input_items(request: Request, id: str) -> Response:
-        items = [msgspec.json.decode(item) for item in _find(store, request, id).input_items]
+        stored = await _find(kept, request, id)
+        items = [msgspec.json.decode(item) for item in stored.input_items]
         query = request.query_params
         if _order(query.get("order")) == "desc":
             items.reverse()
@@ -108,8 +105,8 @@ def _add_stored_routes(router: APIRouter, store: ResponseStore) -> None:
         )
 
 
-def _find(store: ResponseStore, request: Request, id: str) -> StoredResponse:
-    stored = store.get(owner_of(request), id)
+async def _find(kept: KeptResponses, request: Request, id: str) -> StoredResponse:
+    stored = await kept.get(owner_of(request), id)
     if stored is None:
         raise _not_found(id)
     return stored

@@ -23,7 +23,8 @@ from server.api.app import create_app, create_operations_app
 from server.api.client import EngineClient
 from server.api.protocol import GuardedH11Protocol
 from server.api.service import Service
-from server.heartbeat import Heartbeat
+from server.board import Board, Tally
+from server.heartbeat import TURN_S, Heartbeat
 from server.ipc import ApiEndpoint
 from server.limits import Limits
 from server.settings import Settings
@@ -64,6 +65,7 @@ async def serve(
     run_dir: Path,
     name: str,
     stop: Stop,
+    place: int = 0,
     restarts: int = 0,
     operations_listener: socket.socket | None = None,
 ) -> None:
@@ -71,9 +73,10 @@ async def serve(
 
     Args:
         checkpoint: folder of the served model; only its configuration and tokenizer are read.
-        listener: bound socket, perhaps shared with other API processes; it is closed at the end.
+        listener: bound socket of this process alone; it is closed at the end.
         run_dir: where the engine's socket is or will be.
         name: of this process towards the engine; unique among the API processes.
+        place: of this process among them.
         restarts: how many of the daemon's processes were started again so far.
         operations_listener: bound socket for what operators ask, which is then not public.
 
@@ -88,15 +91,37 @@ async def serve(
         contextlib.closing(ApiEndpoint(run_dir, name)) as endpoint,
         Heartbeat(run_dir) as heartbeat,
     ):
-        client = EngineClient(endpoint, settings, restarts)
-        service = Service.load(settings, checkpoint, client, heartbeat)
-        server = _Server(_config(create_app(service), settings))
+        board = Board.open(run_dir, settings.api_workers, place)
+        client = EngineClient(endpoint, settings, restarts, board)
+        service = Service.load(settings, checkpoint, client, heartbeat, board)
+        server = _Server(_config(create_app(service), settings, board.tally()))
         stopping = asyncio.create_task(_stop(server, client, settings, stop))
         try:
-            async with _operations(service, operations_listener):
+            async with _operations(service, operations_listener), _watched(settings, run_dir, name):
                 await server.serve(sockets=[listener])
         finally:
             stopping.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _watched(settings: Settings, run_dir: Path, name: str) -> AsyncIterator[None]:
+    """Shows that the loop turns, where others would hide from probes that it does not."""
+    if settings.api_workers == 1:
+        yield
+        return
+    with Heartbeat(run_dir, name) as pulse:
+        beating = asyncio.create_task(_beat(pulse))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            pulse.forget()
+
+
+async def _beat(pulse: Heartbeat) -> None:
+    while True:
+        pulse.beat()
+        await asyncio.sleep(TURN_S)
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +130,7 @@ async def _operations(service: Service, listener: socket.socket | None) -> Async
     if listener is None:
         yield
         return
-    server = _Server(_config(create_operations_app(service), service.settings))
+    server = _Server(_config(create_operations_app(service), service.settings, Tally()))
     serving = asyncio.create_task(server.serve([listener]))
     try:
         yield
@@ -114,10 +139,12 @@ async def _operations(service: Service, listener: socket.socket | None) -> Async
         await serving
 
 
-def _config(app: FastAPI, limits: Limits) -> uvicorn.Config:
+def _config(app: FastAPI, limits: Limits, connections: Tally) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=functools.partial(GuardedH11Protocol, limits=limits),  # type: ignore[arg-type]
+        http=functools.partial(  # type: ignore[arg-type]
+            GuardedH11Protocol, limits=limits, tally=connections
+        ),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -10,10 +10,13 @@ from pathlib import Path
 from server import __version__
 from server.api.bodies import Bodies
 from server.api.client import EngineClient
+from server.api.kept_responses import KeptResponses
 from server.api.keys import KeyLimits, KeyRing
+from server.api.ledger import Ledger
 from server.api.prepare import Preparer
 from server.api.quotas import Quotas
 from server.api.tracing import Tracer, open_tracer
+from server.board import Board
 from server.frontend.grammar_check import GrammarChecker
 from server.frontend.tokenizer import Tokenizer
 from server.heartbeat import Heartbeat
@@ -37,6 +40,7 @@ class Service:
     bodies: Bodies
     keys: KeyRing
     quotas: Quotas
+    responses: KeptResponses
     heartbeat: Heartbeat
     fingerprint: str
     """OpenAI's `system_fingerprint`: changes when the same request may be answered otherwise."""
@@ -45,9 +49,17 @@ class Service:
 
     @classmethod
     def load(
-        cls, settings: Settings, checkpoint: Path, client: EngineClient, heartbeat: Heartbeat
+        cls,
+        settings: Settings,
+        checkpoint: Path,
+        client: EngineClient,
+        heartbeat: Heartbeat,
+        board: Board | None = None,
     ) -> Service:
         """Reads what this process needs of a checkpoint folder: no weights.
+
+        Args:
+            board: that of the API processes; None for one that is alone.
 
         Raises:
             CheckpointError: names what is missing or wrong.
@@ -56,8 +68,13 @@ class Service:
         limits = KeyLimits(**settings.key_limits())
         spec = ModelSpec.load(checkpoint)
         tokenizer = Tokenizer.load(checkpoint)
-        metrics = ApiMetrics(client, settings.names()[0] if settings.vllm_metrics else None)
-        client.on_step = metrics.observe_step
+        board = board or Board()
+        aliased_for = settings.names()[0] if settings.vllm_metrics else None
+        metrics = ApiMetrics(client, aliased_for, board)
+        if board.own == 0:  # all processes hear of every step, and one of them counts it
+            client.on_step = metrics.observe_step
+        shared = settings.api_workers > 1
+        ledger = Ledger(client.run_dir, settings.api_workers, board.own) if shared else None
         return cls(
             settings=settings,
             names=settings.names(),
@@ -72,9 +89,10 @@ class Service:
                 GrammarChecker(checkpoint, settings.grammar_timeout_s),
                 metrics.picture_decode_seconds.observe,
             ),
-            bodies=Bodies(settings),
+            bodies=Bodies(settings, board.tally()),
             keys=KeyRing(settings.api_keys, settings.api_key_file, limits),
-            quotas=Quotas(),
+            quotas=Quotas(ledger=ledger),
+            responses=KeptResponses.of(settings, client.run_dir, board.own),
             heartbeat=heartbeat,
             fingerprint=_fingerprint(settings, checkpoint),
             started_at=int(time.time()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from server.board import Tally
 from server.errors import ApiError
 from server.messages import Submit
 
@@ -15,10 +16,12 @@ class WaitingTokens:
 
     Args:
         limit: beyond it nothing more is taken, except where nothing waits.
+        tally: what waits in all API processes.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, tally: Tally) -> None:
         self._limit = limit
+        self._tally = tally
         self._tokens: dict[int, int] = {}
         """By the id of a choice."""
 
@@ -26,7 +29,7 @@ class WaitingTokens:
         """Raises:
         ApiError: 429; these would be too many.
         """
-        waiting = sum(self._tokens.values())
+        waiting = self._tally.total
         more = sum(len(prompt) for prompt in {request.prompt for request in requests})
         if waiting and waiting + more // TOKEN_BYTES > self._limit:
             raise ApiError(
@@ -43,11 +46,13 @@ class WaitingTokens:
         for id, request in requests.items():
             if request.prompt not in prompts:
                 self._tokens[id] = len(request.prompt) // TOKEN_BYTES
+                self._tally.own += self._tokens[id]
             prompts.add(request.prompt)
 
     def end(self, id: int) -> None:
         """A choice has begun, or waits no more."""
-        self._tokens.pop(id, None)
+        self._tally.own -= self._tokens.pop(id, 0)
 
     def clear(self) -> None:
         self._tokens.clear()
+        self._tally.own = 0

@@ -162,6 +162,8 @@ class Engine:
         self._scheduler.forget_peer(peer)
         self._peers.add(peer)
         self._endpoint.send(peer, self._ready)
+        # An engine with nothing to do would not say what it has done so far.
+        self._endpoint.send(peer, Outputs([], self._scheduler.gauges()))
 
     def _report(self, deltas: Iterable[PeerDelta], step: StepReport | None = None) -> None:
         """One message to each API process, also to those without news: the gauges are for all."""

@@ -101,7 +101,7 @@ class FakeEngine:
     hellos: int = 0
 
     def __post_init__(self) -> None:
-        self._outbox: queue.SimpleQueue[Outputs | Ready] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[Outputs | Ready, bool]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -120,10 +120,14 @@ class FakeEngine:
         self.cancelled.clear()
 
     def send(self, *deltas: Delta, gauges: Gauges = RUNNING) -> None:
-        self._outbox.put(Outputs(list(deltas), gauges))
+        self._outbox.put((Outputs(list(deltas), gauges), False))
+
+    def send_all(self, outputs: Outputs) -> None:
+        """To all API processes."""
+        self._outbox.put((outputs, True))
 
     def become_ready(self) -> None:
-        self._outbox.put(READY)
+        self._outbox.put((READY, False))
 
     def wait_for_requests(self, count: int = 1) -> list[Received]:
         until(lambda: len(self.received) >= count)
@@ -135,7 +139,7 @@ class FakeEngine:
 
     def _run(self) -> None:
         endpoint = EngineEndpoint(self.run_dir)
-        peer = b""
+        peer, peers = b"", set[bytes]()
         try:
             while not self._stop.is_set():
                 for peer, message, pictures in endpoint.receive(0.002):
@@ -148,10 +152,13 @@ class FakeEngine:
                         self.cancelled.append(message.id)
                     elif isinstance(message, Hello):
                         self.hellos += 1
+                        peers.add(peer)
                         if self.ready is not None:
                             endpoint.send(peer, self.ready)
                 while not self._outbox.empty():
-                    endpoint.send(peer, self._outbox.get())
+                    news, to_all = self._outbox.get()
+                    for receiver in peers if to_all else (peer,):
+                        endpoint.send(receiver, news)
         finally:
             endpoint.close()
 

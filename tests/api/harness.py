@@ -24,10 +24,17 @@ MODEL = "tiny"
 
 
 class RunningApi:
-    """`with RunningApi(run_dir) as api:` serves; leaving the block shuts down and waits."""
+    """`with RunningApi(run_dir) as api:` serves; leaving the block shuts down and waits.
 
-    def __init__(self, run_dir: Path, checkpoint: Path = CHECKPOINT, **options: Any) -> None:
+    Args:
+        place: among API processes, where options tell of several.
+    """
+
+    def __init__(
+        self, run_dir: Path, checkpoint: Path = CHECKPOINT, place: int = 0, **options: Any
+    ) -> None:
         self._run_dir = run_dir
+        self._place = place
         self._checkpoint = checkpoint
         self._settings = Settings(
             **{"model": str(checkpoint), "served_model_name": (MODEL,), **options}
@@ -118,7 +125,8 @@ class RunningApi:
                 self._checkpoint,
                 self.listener,
                 run_dir=self._run_dir,
-                name="api-0",
+                name=f"api-{self._place}",
+                place=self._place,
                 stop=self._stop,
                 operations_listener=self.operations_listener,
             )
