@@ -45,11 +45,11 @@ class Started:
     ready_s: float = 0.0
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU time so far, of each process by role."""
-        return {
-            role(one): sum(one.cpu_times()[:2])
-            for one in (self.process, *self.process.children(recursive=True))
-        }
+        """CPU time so far by role; API processes count together."""
+        spent: dict[str, float] = {}
+        for one in (self.process, *self.process.children(recursive=True)):
+            spent[role(one)] = spent.get(role(one), 0.0) + sum(one.cpu_times()[:2])
+        return spent
 
 
 def role(process: psutil.Process) -> str:

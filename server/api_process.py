@@ -30,6 +30,7 @@ async def _serve_until_told(assignment: Assignment) -> None:
         listener,
         run_dir=Path(assignment.run_dir),
         name=assignment.name,
+        place=assignment.rank,
         restarts=assignment.restarts,
         stop=stop,
         operations_listener=others[0] if others else None,

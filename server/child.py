@@ -42,10 +42,11 @@ class Assignment(msgspec.Struct, frozen=True):
     run_dir: str
     """Private directory of this daemon, for sockets."""
     listener_fds: list[int] = []
-    """Bound TCP sockets, inherited: the public one, perhaps one for operators."""
+    """Bound TCP sockets of an API process, inherited: the public one, perhaps one for operators."""
     address: str = ""
     """Where clients reach the daemon, for people to read."""
     rank: int = 0
+    """Of the ranks of an engine, or place among the API processes."""
     place: Place = Place()
     """Where the ranks of this start meet."""
     restarts: int = 0

@@ -19,7 +19,7 @@ from server.bench import arguments as bench_arguments
 from server.errors import CheckpointError, StartupError
 from server.hosts import check_hosts
 from server.limits import Limits
-from server.listening import address, listen
+from server.listening import Listeners
 from server.model.locate import locate, locate_config
 from server.settings import ENV_PREFIX, Settings
 from server.supervisor import Supervisor
@@ -68,12 +68,14 @@ def serve(settings: Settings) -> int:
     if settings.node_rank > 0:
         return work(settings)
     with ExitStack() as owned:
-        listener = owned.enter_context(listen(settings.host, settings.port))
-        log.info("internvl-serve %s on %s", __version__, address(listener))
-        operations = None
+        workers = settings.api_workers
+        public = owned.enter_context(Listeners(settings.host, settings.port, workers))
+        log.info("internvl-serve %s on %s", __version__, public.address)
+        listeners = [public]
         if settings.ops_port is not None:
-            operations = owned.enter_context(listen(settings.ops_host, settings.ops_port))
-            log.info("health, metrics and version on %s", address(operations))
+            operations = Listeners(settings.ops_host, settings.ops_port, workers)
+            listeners.append(owned.enter_context(operations))
+            log.info("health, metrics and version on %s", operations.address)
         scratch = tempfile.TemporaryDirectory(prefix="internvl-serve-")
         scratch_dir = owned.enter_context(scratch)
         checkpoint = locate(
@@ -82,7 +84,7 @@ def serve(settings: Settings) -> int:
             Path(scratch_dir),
             weights=settings.load_format == "safetensors",
         )
-        return Supervisor(settings, checkpoint, listener, operations).run()
+        return Supervisor(settings, checkpoint, listeners).run()
 
 
 def work(settings: Settings) -> int:

@@ -11,10 +11,11 @@ import itertools
 import logging
 import queue
 import signal
-import socket
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from server.children import API, ENGINE, Children, Exited, Signalled, on_signal
 from server.distributed.place import Place
 from server.heartbeat import Heartbeat
 from server.hosts import FailedThere, Hosts, Joined, Lost, meeting_socket
-from server.listening import address
+from server.listening import Listeners
 from server.settings import Settings
 
 FIRST_PAUSE_S = 0.5
@@ -32,7 +33,7 @@ LONGEST_PAUSE_S = 30.0
 SAY_EVERY_S = 10.0
 
 LOOKS_PER_TIMEOUT = 20
-"""How often the supervisor looks at the engine's heartbeat within --step-timeout-s."""
+"""How often the supervisor looks at heartbeats within --step-timeout-s."""
 
 ENGINE_NAME = "engine"
 
@@ -41,17 +42,26 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Children that live and die together: the API process, or the ranks of an engine."""
+    """Children that live and die together: an API process, or the ranks of an engine."""
 
     module: str
     names: tuple[str, ...]
-    """The rank of a child is its place here."""
+    first_rank: int = 0
+    """That of the first of them; the others follow. API processes are counted by it."""
 
 
 def units(settings: Settings) -> list[Unit]:
     """What a daemon consists of, in the order of its end."""
+    apis = [Unit(API, (f"api-{place}",), place) for place in range(settings.api_workers)]
     others = (f"rank-{rank}" for rank in range(1, settings.ranks // settings.nnodes))
-    return [Unit(API, ("api-0",)), Unit(ENGINE, (ENGINE_NAME, *others))]
+    return [*apis, Unit(ENGINE, (ENGINE_NAME, *others))]
+
+
+def watched(units: Sequence[Unit]) -> list[str]:
+    """Processes that must not stand still: the engine, and API processes that have others beside
+    them. One that is alone does not answer probes then, and whoever sends those decides."""
+    apis = [name for unit in units if unit.module == API for name in unit.names]
+    return [ENGINE_NAME, *(apis if len(apis) > 1 else [])]
 
 
 class RestartPolicy:
@@ -75,25 +85,19 @@ class RestartPolicy:
 
 
 class Supervisor:
-    """Runs the daemon for one checkpoint on one socket.
+    """Runs the daemon for one checkpoint.
 
     Args:
         checkpoint: folder of the model.
-        listener: bound TCP socket that clients connect to.
-        operations_listener: another one, for what operators ask.
+        listeners: where clients connect, and perhaps others for what operators ask.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        checkpoint: Path,
-        listener: socket.socket,
-        operations_listener: socket.socket | None = None,
+        self, settings: Settings, checkpoint: Path, listeners: Sequence[Listeners]
     ) -> None:
         self._settings = settings
         self._checkpoint = checkpoint
-        self._listener = listener
-        self._listeners = [s for s in (listener, operations_listener) if s is not None]
+        self._listeners = listeners
         self._drains = False
         self._policy = RestartPolicy(settings.max_restarts, settings.restart_window_s)
         self._units = units(settings)
@@ -103,6 +107,7 @@ class Supervisor:
         # SimpleQueue, because a signal handler puts into it.
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._children = Children(self._events)
+        self._pulses: dict[str, Heartbeat] = {}
         self._hosts: Hosts | None = None
         self._due_s: dict[Unit, float] = {}
         self._incomplete_since_s = 0.0
@@ -115,24 +120,23 @@ class Supervisor:
             self._hosts = Hosts(self._settings, self._checkpoint, self._events)
             self._incomplete_since_s = time.monotonic()
         status = 1
-        with (
-            tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir,
-            Heartbeat(Path(run_dir)) as heartbeat,
-        ):
+        with tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir, ExitStack() as owned:
+            for name in watched(self._units):
+                self._pulses[name] = owned.enter_context(Heartbeat(Path(run_dir), name))
             try:
                 self._due_s = dict.fromkeys(reversed(self._units), 0.0)
-                status = self._watch(run_dir, heartbeat)
+                status = self._watch(run_dir)
                 return status
             finally:
                 self._stop(status)
 
-    def _watch(self, run_dir: str, heartbeat: Heartbeat) -> int:
+    def _watch(self, run_dir: str) -> int:
         """Starts what is due, and again what dies, until it must not or until a signal comes."""
         while True:
             wait_s = self._start_what_is_due(run_dir)
             if wait_s < 0:
                 return 1
-            self._abort_hung_engine(heartbeat)
+            self._abort_what_hangs()
             try:
                 event = self._events.get(timeout=wait_s)
             except queue.Empty:
@@ -155,15 +159,17 @@ class Supervisor:
                         self._due_s[self._units[-1]] = 0.0
             if not may_go_on:
                 return 1
-            if ENGINE_NAME not in self._children:
-                heartbeat.forget()
+            for name, pulse in self._pulses.items():
+                if name not in self._children:
+                    pulse.forget()
 
-    def _abort_hung_engine(self, heartbeat: Heartbeat) -> None:
-        """Ends an engine whose loop stands still; what follows is what follows any death."""
-        if ENGINE_NAME in self._children and heartbeat.age_s >= self._settings.step_timeout_s:
-            log.error("the engine has stood still for %.0f s: aborted", heartbeat.age_s)
-            heartbeat.forget()
-            self._children.abort(ENGINE_NAME)
+    def _abort_what_hangs(self) -> None:
+        """Ends a process whose loop stands still; what follows is what follows any death."""
+        for name, pulse in self._pulses.items():
+            if name in self._children and pulse.age_s >= self._settings.step_timeout_s:
+                log.error("the %s has stood still for %.0f s: aborted", name, pulse.age_s)
+                pulse.forget()
+                self._children.abort(name)
 
     def _start_what_is_due(self, run_dir: str) -> float:
         """Returns how long nothing has to be done; negative when hosts did not come in time."""
@@ -206,7 +212,10 @@ class Supervisor:
         when it is started again; false when it must not be."""
         log.error("%s", what)
         self._children.kill(unit.names)
-        if unit.module == ENGINE:
+        if unit.module == API:
+            for listeners in self._listeners:
+                listeners.replace(unit.first_rank)
+        else:
             if self._hosts is not None:
                 self._hosts.stop()
             self._epoch = -1
@@ -241,16 +250,18 @@ class Supervisor:
             self._hosts.start(epoch, port)
 
     def _start_children(self, unit: Unit, run_dir: str, place: Place) -> None:
-        listener_fds = [listener.fileno() for listener in self._listeners]
+        listener_fds = []
+        if unit.module == API:
+            listener_fds = [sockets[unit.first_rank].fileno() for sockets in self._listeners]
         inherited = [*listener_fds, *([place.listener_fd] if place.listener_fd >= 0 else [])]
-        for rank, name in enumerate(unit.names):
+        for rank, name in enumerate(unit.names, unit.first_rank):
             assignment = Assignment(
                 name=name,
                 settings=self._settings.model_dump(mode="json"),
                 checkpoint=str(self._checkpoint),
                 run_dir=run_dir,
                 listener_fds=listener_fds,
-                address=address(self._listener),
+                address=self._listeners[0].address,
                 rank=rank,
                 place=place,
                 restarts=self._restarts,
@@ -261,17 +272,19 @@ class Supervisor:
         """Ends the API, so that clients hear of it, then the engine, on other hosts first. A second
         signal kills them."""
         on_signal(lambda _: self._children.kill_all())
-        for listener in self._listeners:
-            listener.close()  # or connections would wait for a process that does not come
-        for unit in self._units:
-            if unit.module == ENGINE and self._hosts is not None:
-                self._hosts.end(status, "it gave up" if status else "it was told to")
-            self._stop_unit(unit)
+        for listeners in self._listeners:
+            listeners.close()  # or connections would wait for a process that does not come
+        self._stop_all(API)
+        if self._hosts is not None:
+            self._hosts.end(status, "it gave up" if status else "it was told to")
+        self._stop_all(ENGINE)
 
-    def _stop_unit(self, unit: Unit) -> None:
+    def _stop_all(self, module: str) -> None:
+        """All at once: what one has open does not shorten the time of another."""
         settings, signum = self._settings, signal.SIGTERM
         deadline_s = time.monotonic() + settings.shutdown_timeout_s
-        if unit.module == API and self._drains:
+        if module == API and self._drains:
             signum = DRAIN
             deadline_s += settings.drain_grace_s + settings.drain_timeout_s
-        self._children.terminate(unit.names, deadline_s, signum)
+        names = [name for unit in self._units if unit.module == module for name in unit.names]
+        self._children.terminate(names, deadline_s, signum)

@@ -1,6 +1,17 @@
 from __future__ import annotations
 
-from server.supervisor import RestartPolicy
+from server.children import API, ENGINE
+from server.settings import Settings
+from server.supervisor import RestartPolicy, Unit, units
+
+
+def test_each_api_process_lives_alone_and_ranks_live_together() -> None:
+    assert units(Settings()) == [Unit(API, ("api-0",)), Unit(ENGINE, ("engine",))]
+    assert units(Settings(api_workers=2, tensor_parallel_size=2)) == [
+        Unit(API, ("api-0",), 0),
+        Unit(API, ("api-1",), 1),
+        Unit(ENGINE, ("engine", "rank-1")),
+    ]
 
 
 def test_pauses_double() -> None:
