@@ -59,7 +59,7 @@ test-page: $(VENV)/.test
 	scripts/page_tools .cache/page
 	$(BIN)/python -m pytest --numprocesses 2 --timeout 300 tests/page $(ARGS)
 
-# The README's pictures of the playground; ARGS="--model FOLDER".
+# The README's pictures of the playground.
 screenshots: $(VENV)/.test
 	scripts/page_tools .cache/page
 	$(BIN)/python -m tests.page.screenshots docs/images $(ARGS)
@@ -98,7 +98,7 @@ docs: $(VENV)/.test
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
 	$(BIN)/python scripts/api_page.py > docs/api.new && mv docs/api.new docs/api.md
 
-# Share of right answers of a demo checkpoint; ARGS="--model FOLDER".
+# Share of right answers of the demo model, 1,000 scenes; the answers in .cache/eval.json.
 eval: $(VENV)/.test
 	$(BIN)/python -m benchmarks.eval_demo --json .cache/eval.json $(ARGS)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -76,30 +75,18 @@ def serve(settings: Settings) -> int:
             operations = Listeners(settings.ops_host, settings.ops_port, workers)
             listeners.append(owned.enter_context(operations))
             log.info("health, metrics and version on %s", operations.address)
-        scratch = tempfile.TemporaryDirectory(prefix="internvl-serve-")
-        scratch_dir = owned.enter_context(scratch)
-        checkpoint = locate(
-            settings.model,
-            settings.revision,
-            Path(scratch_dir),
-            weights=settings.load_format == "safetensors",
-        )
-        return Supervisor(settings, checkpoint, listeners).run()
+        return Supervisor(settings, locate_model(settings), listeners).run()
 
 
 def work(settings: Settings) -> int:
     """Runs ranks for the head of several hosts."""
-    with tempfile.TemporaryDirectory(prefix="internvl-serve-") as scratch_dir:
-        log.info(
-            "internvl-serve %s, node %d of %d", __version__, settings.node_rank, settings.nnodes
-        )
-        checkpoint = locate(
-            settings.model,
-            settings.revision,
-            Path(scratch_dir),
-            weights=settings.load_format == "safetensors",
-        )
-        return Worker(settings, checkpoint).run()
+    log.info("internvl-serve %s, node %d of %d", __version__, settings.node_rank, settings.nnodes)
+    return Worker(settings, locate_model(settings)).run()
+
+
+def locate_model(settings: Settings) -> Path:
+    weights = settings.load_format == "safetensors"
+    return locate(settings.model, settings.revision, weights=weights)
 
 
 def build_parser() -> argparse.ArgumentParser:

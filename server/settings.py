@@ -52,7 +52,7 @@ class Settings(Limits, BaseSettings):
     model: str | None = Field(
         None,
         description="Folder of a checkpoint in the InternVL-Chat-V1-2 layout, or a Hub id. "
-        "Without it a small checkpoint with seeded random weights is served.",
+        "Without it the demo model is served, which knows only drawn shapes and text.",
     )
     revision: str | None = Field(
         None, description="Branch, tag or commit when the model is a Hub id."
@@ -296,5 +296,5 @@ class Settings(Limits, BaseSettings):
         if self.served_model_name:
             return self.served_model_name
         if self.model is None:
-            return ("internvl-random-tiny",)
+            return ("internvl-demo",)
         return (Path(self.model).name if Path(self.model).exists() else self.model,)

@@ -14,7 +14,7 @@ def test_the_model_is_named_after_its_folder_or_id(tmp_path: Path) -> None:
     assert Settings(model=str(tmp_path / "x")).names() == ("x",)
     repo = "OpenGVLab/InternVL-Chat-V1-2"
     assert Settings(model=repo).names() == (repo,)
-    assert Settings().names() == ("internvl-random-tiny",)
+    assert Settings().names() == ("internvl-demo",)
 
 
 def test_settings_do_not_change() -> None:

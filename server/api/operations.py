@@ -17,8 +17,8 @@ from server.api.validation import model_not_found
 from server.frontend.video import video_is_installed
 from server.series import CONTENT_TYPE
 
-RANDOM_WEIGHTS_NOTE = (
-    "A small model with seeded random weights, so its answers are noise. "
+DEMO_NOTE = (
+    "A demo model that knows only drawn shapes, numbers and words. "
     "Serve a real checkpoint with --model."
 )
 
@@ -59,7 +59,7 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         },
     }
     if service.settings.model is None:
-        model["note"] = RANDOM_WEIGHTS_NOTE
+        model["note"] = DEMO_NOTE
     return model
 
 

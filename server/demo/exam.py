@@ -1,8 +1,7 @@
 """Questions that training has never seen, and what is right as an answer.
 
-Scenes come from seeds of their own, words also from a list that training leaves out, and questions
-also from phrasings that it leaves out. Pictures are files of any kind, size and aspect that clients
-send.
+Scenes come from seeds of their own, words also from a list that training leaves out. Pictures are
+files of any kind, size and aspect that clients send.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import random
 from dataclasses import dataclass
 
-from server.demo.examples import draw_canvas
+from server.demo.pictures import draw_canvas
 from server.demo.questions import CATEGORIES, Category, Exchange, conversation
 from server.demo.render import encode_file, render
 from server.demo.scenes import Kind, Scene, draw_scene
@@ -76,7 +75,7 @@ def _draw_question(
     talk = None
     while talk is None:
         scenes = _draw_scenes(category, chance)
-        talk = conversation(scenes, category, language, chance, held_out=True)
+        talk = conversation(scenes, category, language, chance)
     pictures = tuple(_draw_file(scene, size_px, chance) for scene in scenes)
     return Question(category, language, pictures, talk.turns)
 

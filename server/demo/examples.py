@@ -16,25 +16,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from server.demo.mentions import MENTION_CLASSES, NOTHING, UNKNOWN, Labels, find_mentions
+from server.demo.pictures import draw_picture, patch_labels
 from server.demo.questions import CATEGORIES, Category, Conversation, conversation
-from server.demo.render import Box, Rendering, encode_file, render
 from server.demo.scenes import Kind, Scene, draw_scene
-from server.demo.words import COLOURS, LANGUAGES, SHAPES
-from server.frontend.images import ImageLimits, load_image
+from server.demo.words import LANGUAGES
 from server.frontend.prompt import PromptBuilder
 from server.frontend.template import ImagePart, TextPart, Turn
 from server.frontend.tokenizer import STOP_TOKENS, Tokenizer
 from server.model.spec import ModelSpec
 
-IGNORED = -100
+IGNORED = UNKNOWN
 """Target of a token that is not learned."""
-
-CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LONGEST_LABEL = 6
-PATCH_CLASSES = (len(SHAPES) + 1, len(COLOURS) + 1, len(CHARACTERS) + 1, LONGEST_LABEL + 2)
-"""What a patch may show: no shape or one, no colour or one, no character or one, and its part: the
-how-manieth character of a label, or the middle of a figure, which comes last. Parts are what
-reading in order and counting need."""
 
 WEIGHTS: dict[Category, float] = {
     "shapes": 1.0,
@@ -49,8 +42,6 @@ WEIGHTS: dict[Category, float] = {
     "other": 0.1,
 }
 """How often training asks questions of each category."""
-
-_LIMITS = ImageLimits(max_bytes=1 << 24, max_pixels=1 << 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +73,9 @@ class Batch:
     """0 for the prefix, -1 for padding."""
     targets: Tensor
     """The token that follows, or `IGNORED`."""
+    mentions: Tensor
+    """int64 [B, L, 5]: at the last token of words that name figures, what they name, by
+    `MENTION_CLASSES`; `IGNORED` elsewhere."""
     categories: tuple[tuple[Category, ...], ...]
     """Of each example's branches, from 1 on."""
 
@@ -117,28 +111,32 @@ class Batches(Dataset[Batch]):
             positions=_padded([row.positions for row in rows], 0),
             branches=_padded([row.branches for row in rows], -1),
             targets=_padded([row.targets for row in rows], IGNORED),
+            mentions=_padded_labels([row.mentions for row in rows]),
             categories=tuple(tuple(row.categories) for row in rows),
         )
 
     def _row(self, scenes: Sequence[Scene], chance: random.Random) -> _Row:
-        row = _Row([], [], [], [], [])
+        row = _Row([], [], [], [], [], [])
         while len(row.token_ids) < self._recipe.tokens:
             talk = _draw_conversation(scenes, chance)
             if talk:
-                self._append(row, talk, len(scenes))
+                self._append(row, talk, scenes)
         return row
 
-    def _append(self, row: _Row, talk: Conversation, pictures: int) -> None:
+    def _append(self, row: _Row, talk: Conversation, scenes: Sequence[Scene]) -> None:
         """Adds a conversation as a branch; the first one brings the prefix along."""
         turns: list[Turn] = []
         ids: list[int] = []
         targets: list[int] = []
+        mentions: dict[int, Labels] = {}
         prefix = 0
         for index, exchange in enumerate(talk.turns):
-            text = TextPart(exchange.question)
-            images = [ImagePart()] * pictures if index == 0 else []
-            turns.append(Turn("user", (*images, text)))
-            prompt = self._prompts.build(turns)
+            images = [ImagePart()] * len(scenes) if index == 0 else []
+            asked = Turn("user", (*images, TextPart(exchange.question)))
+            prompt = self._prompts.build([*turns, asked])
+            if scenes:
+                mentions |= self._mentions(turns, asked, prompt.token_ids, scenes)
+            turns.append(asked)
             if index == 0 and prompt.images:
                 prefix = sum(prompt.images[-1]) + 1
             answer = self._tokenizer.encode_text(exchange.answer)
@@ -146,7 +144,24 @@ class Batches(Dataset[Batch]):
             targets += [IGNORED] * (len(prompt.token_ids) - 1 - len(targets)) + answer
             ids = prompt.token_ids + answer
             turns.append(Turn("assistant", (TextPart(exchange.answer),)))
-        row.append(ids[:-1], targets, prefix, talk.category)
+        labels = [mentions.get(index, NOTHING) for index in range(len(ids) - 1)]
+        row.append(ids[:-1], targets, labels, prefix, talk.category)
+
+    def _mentions(
+        self, before: list[Turn], asked: Turn, ids: list[int], scenes: Sequence[Scene]
+    ) -> dict[int, Labels]:
+        """What the question's words name, by the index of their last token."""
+        *images, question = asked.parts
+        assert isinstance(question, TextPart)
+        found = {}
+        for end, labels in find_mentions(question.text, scenes):
+            cut = Turn("user", (*images, TextPart(question.text[:end])))
+            beginning = self._prompts.build([*before, cut]).token_ids
+            # As far as both prompts are the same, the question has not gone on.
+            same = zip(ids, beginning, strict=False)
+            length = next(n for n, (one, other) in enumerate(same) if one != other)
+            found[length - 1] = labels
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +170,17 @@ class _Row:
     positions: list[int]
     branches: list[int]
     targets: list[int]
+    mentions: list[Labels]
     categories: list[Category]
 
-    def append(self, ids: list[int], targets: list[int], prefix: int, category: Category) -> None:
+    def append(
+        self,
+        ids: list[int],
+        targets: list[int],
+        mentions: list[Labels],
+        prefix: int,
+        category: Category,
+    ) -> None:
         self.categories.append(category)
         branch = len(self.categories)
         start = 0 if branch == 1 else prefix
@@ -165,36 +188,7 @@ class _Row:
         self.positions.extend(range(start, len(ids)))
         self.branches.extend([0] * (prefix - start) + [branch] * (len(ids) - prefix))
         self.targets.extend(targets[start:])
-
-
-def draw_picture(
-    scene: Scene, size_px: int, chance: random.Random
-) -> tuple[np.ndarray, tuple[Box, ...]]:
-    """The pixels that the model sees of a scene, uint8 [size, size, 3], with all that may happen to
-    a picture on its way, and the boxes of what is on it."""
-    width_px = height_px = size_px
-    if chance.random() < 0.5:
-        width_px, height_px = draw_canvas(chance, size_px)
-    rendering = render(scene, width_px, height_px)
-    if chance.random() < 0.3:
-        file = encode_file(rendering, scene.background, chance)
-        data = load_image(file, size_px, "corrected", _LIMITS)
-        return np.frombuffer(data, np.uint8).reshape(size_px, size_px, 3), rendering.boxes
-    return _squashed(rendering, size_px), rendering.boxes
-
-
-def draw_canvas(chance: random.Random, size_px: int) -> tuple[int, int]:
-    """Width and height of a picture that the model will see in `size_px`."""
-    scale = chance.uniform(0.9, 2.4) * size_px
-    aspect = chance.uniform(0.75, 1.6)
-    return round(scale * aspect**0.5), round(scale / aspect**0.5)
-
-
-def _squashed(rendering: Rendering, size_px: int) -> np.ndarray:
-    image = rendering.image
-    if image.size != (size_px, size_px):
-        image = image.resize((size_px, size_px))
-    return np.array(image)
+        self.mentions.extend(mentions[start:])
 
 
 def _draw_scenes(chance: random.Random, recipe: Recipe, room: int) -> list[Scene]:
@@ -209,7 +203,7 @@ def _draw_scenes(chance: random.Random, recipe: Recipe, room: int) -> list[Scene
             draw_scene(chance, chance.choice(kinds), grid=recipe.grid, held_out=False)
             for _ in range(count)
         ]
-        if count < 2 or conversation(scenes, "two pictures", "en", chance, held_out=False):
+        if count < 2 or conversation(scenes, "two pictures", "en", chance):
             return scenes
 
 
@@ -217,36 +211,15 @@ def _draw_conversation(scenes: Sequence[Scene], chance: random.Random) -> Conver
     (category,) = chance.choices(CATEGORIES, [WEIGHTS[category] for category in CATEGORIES])
     if len(scenes) != 1:
         category = "two pictures" if scenes else "other"
-    return conversation(scenes, category, chance.choice(LANGUAGES), chance, held_out=False)
-
-
-def patch_labels(boxes: Sequence[Box], side: int) -> np.ndarray:
-    """int64 [side * side, 4], see `Batch.patches`: what covers the middle of each patch."""
-    labels = np.zeros((side, side, len(PATCH_CLASSES)), np.int64)
-    colours = list(COLOURS)
-    for box in boxes:
-        row, column = _middle_patch(box, side)
-        # The middle of patch i is at i + 0.5. A narrow box gets the patch of its own middle.
-        left, right = (round(edge * side) for edge in (box.left, box.right))
-        top, bottom = (round(edge * side) for edge in (box.top, box.bottom))
-        if right <= left:
-            left, right = column, column + 1
-        area = labels[max(top, 0) : max(bottom, top + 1), max(left, 0) : right]
-        area[..., 1] = colours.index(box.colour) + 1
-        if box.name in SHAPES:
-            area[..., 0] = SHAPES.index(box.name) + 1
-            labels[row, column, 3] = LONGEST_LABEL + 1
-        else:
-            area[..., 2] = CHARACTERS.index(box.name) + 1
-            area[..., 3] = box.index + 1
-    return labels.reshape(side * side, len(PATCH_CLASSES))
-
-
-def _middle_patch(box: Box, side: int) -> tuple[int, int]:
-    """Row and column."""
-    return int((box.top + box.bottom) / 2 * side), int((box.left + box.right) / 2 * side)
+    return conversation(scenes, category, chance.choice(LANGUAGES), chance)
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
     length = max(map(len, rows), default=0)
     return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows])
+
+
+def _padded_labels(rows: list[list[Labels]]) -> Tensor:
+    parts = range(len(MENTION_CLASSES))
+    columns = ([[labels[part] for labels in row] for row in rows] for part in parts)
+    return torch.stack([_padded(column, IGNORED) for column in columns], dim=-1)

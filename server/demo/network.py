@@ -1,8 +1,9 @@
 """The served model as a thing to train: parameters with gradients, attention without a cache.
 
 The mathematics is `server.model`'s, so nothing can differ between training and serving but the
-attention's bookkeeping. A linear head on the vision tower's patches, which says what each of them
-shows, exists in training alone.
+attention's bookkeeping. Two linear heads exist in training alone: one says what each patch of the
+vision tower shows, the other, half way through the language model, what the words of a question
+name.
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from server.demo.examples import IGNORED, PATCH_CLASSES, Batch
+from server.demo.examples import IGNORED, Batch
+from server.demo.mentions import MENTION_CLASSES
+from server.demo.pictures import PATCH_CLASSES
 from server.kernels.attention import AttentionBatch, KVCache
 from server.model.checkpoint import checkpoint_tensors
 from server.model.internvl import InternVLChat, normalise, pixel_shuffle
 from server.model.spec import ModelSpec
 
-PATCH_HEAD = "patch_head"
-"""Name of the one tensor that no checkpoint has."""
+PATCH_HEAD, MENTION_HEAD = HEADS = ("patch_head", "mention_head")
+"""Names of the tensors that no checkpoint has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
     answers: Tensor
     patches: Tensor
+    mentions: Tensor
     right: Tensor
     """Whether each branch was answered right to the last token, given the right tokens before:
     bool [B, branches]; false where there is no branch."""
@@ -45,6 +49,7 @@ class Network:
         self._gradients: list[Tensor] = []
         self.model = InternVLChat(spec, self._new)
         self.patch_head = self._new(sum(PATCH_CLASSES), spec.vision.hidden_size)
+        self.mention_head = self._new(sum(MENTION_CLASSES), spec.text.hidden_size)
         self._initialise(torch.Generator().manual_seed(seed))
 
     def _new(self, *shape: int) -> Tensor:
@@ -58,14 +63,15 @@ class Network:
         """Parameters by their names in a checkpoint, without gradients; some are views of joined
         ones."""
         with torch.no_grad():
-            return checkpoint_tensors(self.model) | {PATCH_HEAD: self.patch_head}
+            heads = {PATCH_HEAD: self.patch_head, MENTION_HEAD: self.mention_head}
+            return checkpoint_tensors(self.model) | heads
 
     def gradients(self) -> dict[str, Tensor]:
         """Gradients by the names of their weights. They stay where they are and add up."""
         gradients = iter(self._gradients)
         # A model of gradients: what joins or splits parameters does the same to them.
         model = InternVLChat(self.spec, lambda *_: next(gradients))
-        return checkpoint_tensors(model) | {PATCH_HEAD: next(gradients)}
+        return checkpoint_tensors(model) | {name: next(gradients) for name in HEADS}
 
     def clear_gradients(self) -> None:
         for gradient in self._gradients:
@@ -77,7 +83,7 @@ class Network:
             tensor.copy_(_first_values(name, tensor.shape, self.spec, generator))
 
     def losses(self, batch: Batch, *, joint: bool = True) -> Losses:
-        """Mean losses of the answers' tokens and of the patches.
+        """Mean losses of the answers' tokens, of the patches and of the mentions.
 
         Args:
             joint: answers also teach the vision tower. What a language model that knows nothing yet
@@ -86,7 +92,7 @@ class Network:
         states = self._see(batch)[:, 1:]
         patches = self._patch_loss(states, batch.patches)
         if not batch.token_ids.numel():
-            return Losses(patches.new_zeros(()), patches, torch.zeros(0, 0))
+            return Losses(patches.new_zeros(()), patches, patches.new_zeros(()), torch.zeros(0, 0))
         rows = math.isqrt(states.shape[1])
         grid = torch.unflatten(states if joint else states.detach(), 1, (rows, -1))
         pictures = self.model.projector(
@@ -95,15 +101,37 @@ class Network:
         hidden = self.model.embed(batch.token_ids.flatten())
         places = (batch.token_ids == self._picture_token).flatten()
         hidden = hidden.masked_scatter(places[:, None], pictures.to(hidden.dtype))
-        # It has no `build`: nothing here is paged.
-        attention = cast(AttentionBatch, BranchAttention.of(batch))
-        hidden = self.model.forward(hidden, _no_cache(self.spec, self.device), attention)
+        middle, hidden = self._read(hidden, batch)
         targets = batch.targets.flatten()
         learned = targets != IGNORED
         logits = self.model.logits(hidden[learned])
         loss = functional.cross_entropy(logits, targets[learned])
         wrong = logits.argmax(-1) != targets[learned]
-        return Losses(loss, patches, _right(batch, learned, wrong))
+        mentions = self._mention_loss(middle, batch.mentions)
+        return Losses(loss, patches, mentions, _right(batch, learned, wrong))
+
+    def _read(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """States half way through the language model's layers and behind them."""
+        cache = _no_cache(self.spec, self.device)
+        # It has no `build`: nothing here is paged.
+        attention = cast(AttentionBatch, BranchAttention.of(batch))
+        lower, upper = copy(self.model.language), copy(self.model.language)
+        half = len(lower.layers) // 2
+        lower.layers, upper.layers = lower.layers[:half], upper.layers[half:]
+        middle = lower.forward(hidden, cache, attention)
+        return middle, upper.forward(middle, cache, attention)
+
+    def _mention_loss(self, states: Tensor, labels: Tensor) -> Tensor:
+        labels = labels.flatten(0, 1)
+        named = (labels != IGNORED).any(-1)
+        normed = functional.rms_norm(states[named], states.shape[-1:])
+        logits = functional.linear(normed, self.mention_head).float()
+        labels = labels[named]
+        loss = logits.new_zeros(())
+        for index, part in enumerate(torch.split(logits, list(MENTION_CLASSES), dim=-1)):
+            each = functional.cross_entropy(part, labels[:, index], reduction="none")
+            loss = loss + each.sum() / (labels[:, index] != IGNORED).sum().clamp(min=1)
+        return loss
 
     def _see(self, batch: Batch) -> Tensor:
         """The vision tower, where pictures smaller than the model's are windows of its grid.

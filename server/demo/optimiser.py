@@ -20,7 +20,15 @@ MATRIX_DECAY = 0.02
 """Part of a matrix that fades at each step of learning rate 1."""
 ADAM_LR, ADAM_BETAS, ADAM_EPS = 2e-3, (0.9, 0.98), 1e-8
 
-NOT_MATRICES = ("embedding", "embed_tokens", "lm_head", "norm", "patch_head", "mlp1.0")
+NOT_MATRICES = (
+    "embedding",
+    "embed_tokens",
+    "lm_head",
+    "norm",
+    "patch_head",
+    "mention_head",
+    "mlp1.0",
+)
 
 
 class Optimiser:

@@ -1,7 +1,6 @@
 """What can be asked about a demo picture, in both languages: several phrasings, one answer.
 
-Words in braces are filled in by `questions`; the last phrasing of each topic is left out of
-training and shows whether the model understands or recites.
+Words in braces are filled in by `questions`.
 """
 
 from __future__ import annotations

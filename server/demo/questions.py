@@ -48,14 +48,8 @@ def conversation(
     category: Category,
     language: Language,
     chance: random.Random,
-    *,
-    held_out: bool,
 ) -> Conversation | None:
-    """A conversation of a category about one scene or two, or None where none fits.
-
-    Args:
-        held_out: also use the phrasings that training leaves out.
-    """
+    """A conversation of a category about one scene or two, or None where none fits."""
     makers = _TWO_SCENES if len(scenes) == 2 else _ONE_SCENE
     if category not in makers:
         return None
@@ -66,16 +60,12 @@ def conversation(
         return None
     # Topics first: a question that fits in many ways would crowd out the others.
     facts = chance.choice(topics[chance.choice(list(topics))])
-    exchanges = tuple(_phrase(topic, slots, language, chance, held_out) for topic, slots in facts)
+    exchanges = tuple(_phrase(topic, slots, language, chance) for topic, slots in facts)
     return Conversation(category, language, exchanges)
 
 
-def _phrase(
-    topic: str, slots: Slots, language: Language, chance: random.Random, held_out: bool
-) -> Exchange:
+def _phrase(topic: str, slots: Slots, language: Language, chance: random.Random) -> Exchange:
     phrasings = TOPICS[topic].questions[language]
-    if not held_out and len(phrasings) > 2:
-        phrasings = phrasings[:-1]
     words = slots
     if language == "zh":
         words = {name: CHINESE.get(word, word) for name, word in slots.items()}

@@ -1,6 +1,6 @@
 """Checkpoints with seeded random weights, in the folder layout of InternVL-Chat-V1-2.
 
-Served when no model is given, and made in other sizes by tests and benchmarks. The answers mean
+Made in several sizes by tests and benchmarks. The answers mean
 nothing, but everything about them is real: the architecture with its uneven heads, the file layout,
 the tokenizer's conventions, and logits that depend on text and picture alike. Equal arguments give
 equal bytes.

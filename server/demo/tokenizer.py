@@ -49,7 +49,7 @@ def _text() -> Iterator[str]:
             for _ in range(2 if category == "two pictures" else 1)
         ]
         language = chance.choice(LANGUAGES)
-        talk = conversation(scenes, category, language, chance, held_out=True)
+        talk = conversation(scenes, category, language, chance)
         for turn in talk.turns if talk else ():
             yield from _pieces(turn.question)
             yield from _pieces(turn.answer)

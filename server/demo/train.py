@@ -17,9 +17,7 @@ from server.demo import tokenizer
 from server.demo.examples import Recipe
 from server.demo.layout import CheckpointShape
 from server.demo.training import Stage, Training
-
-DEFAULT_FOLDER = Path(__file__).parent / "checkpoint"
-"""What the package ships."""
+from server.model.locate import DEMO
 
 SHAPE = CheckpointShape(
     image_size=224,
@@ -42,7 +40,7 @@ STAGES = (
     Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=1200),
     Stage(Recipe(size_px=140, grid=2, pictures=40, tokens=0), steps=300),
     Stage(_WHOLE, steps=300),
-    Stage(_WHOLE, steps=1500, joint=True, decay_steps=1000),
+    Stage(_WHOLE, steps=2200, joint=True, decay_steps=1000),
 )
 """The tower learns to see alone, on small pictures, which hold less, and at last nearly in the size
 of whole ones; then the language model to speak about what the tower sees; then both together."""
@@ -50,7 +48,7 @@ of whole ones; then the language model to speak about what the tower sees; then 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT_FOLDER)
+    parser.add_argument("folder", type=Path, nargs="?", default=DEMO)
     parser.add_argument("--run", type=Path, default=Path(".cache/demo-run"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from server.demo import tokenizer
 from server.demo.examples import Batch, Batches, Recipe
 from server.demo.layout import CheckpointShape, write_json_files
-from server.demo.network import PATCH_HEAD, Losses, Network
+from server.demo.network import HEADS, Losses, Network
 from server.demo.optimiser import Optimiser
 from server.demo.questions import Category
 from server.frontend.prompt import IMAGE_CONTEXT
@@ -33,8 +33,9 @@ from server.model.weights import SINGLE_NAME
 WARM_UP_STEPS = 30
 AVERAGE_STEPS = 50
 """Over about so many steps the exported weights are averaged."""
-PATCH_LOSS = 0.3
-"""Weight of the patches' loss beside that of the answers."""
+PATCH_LOSS, MENTION_LOSS = 1.0, 0.3
+"""Weights beside the loss of the answers."""
+LOSSES = ("answers", "patches", "mentions")
 SAVE_S = 150.0
 STATE = "state.safetensors"
 LOG = "log.jsonl"
@@ -115,7 +116,8 @@ class Training:
         with torch.autocast(self._device.type, torch.bfloat16, self._device.type == "cuda"):
             losses = self._network.losses(batch, joint=joint)
         self._network.clear_gradients()
-        torch.autograd.backward(losses.answers + PATCH_LOSS * losses.patches)
+        total = losses.answers + PATCH_LOSS * losses.patches + MENTION_LOSS * losses.mentions
+        torch.autograd.backward(total)
         self.steps_done += 1
         self._optimiser.step(self.steps_done, rate)
         with torch.no_grad():
@@ -149,7 +151,7 @@ class Training:
         weights = {
             name: average.to("cpu", torch.bfloat16).contiguous()
             for name, average in self._average.items()
-            if name != PATCH_HEAD
+            if name not in HEADS
         }
         content = save(weights, metadata={"format": "pt"})
         (folder / SINGLE_NAME).write_bytes(content)
@@ -160,21 +162,23 @@ class Report:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._losses: deque[tuple[float, float]] = deque(maxlen=20)
+        self._losses: deque[tuple[float, float, float]] = deque(maxlen=20)
         self._right: defaultdict[Category, deque[bool]] = defaultdict(lambda: deque(maxlen=500))
         self.summary = ""
 
     def add(self, step: int, batch: Batch, losses: Losses) -> None:
-        self._losses.append((losses.answers.item(), losses.patches.item()))
+        answers, patches, mentions = losses.answers, losses.patches, losses.mentions
+        self._losses.append((answers.item(), patches.item(), mentions.item()))
         for categories, right in zip(batch.categories, losses.right.tolist(), strict=True):
             for category, answered in zip(categories, right, strict=False):
                 self._right[category].append(answered)
         sums = (sum(loss) for loss in zip(*self._losses, strict=True))
-        answers, patches = (round(total / len(self._losses), 4) for total in sums)
-        self.summary = f"answers {answers:.3f}, patches {patches:.3f}"
+        rounded = (round(total / len(self._losses), 4) for total in sums)
+        means = dict(zip(LOSSES, rounded, strict=True))
+        self.summary = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
         if step % 20 == 0:
             shares = {name: round(sum(r) / len(r), 3) for name, r in self._right.items()}
-            line = {"step": step, "answers": answers, "patches": patches, "right": shares}
+            line = {"step": step, **means, "right": shares}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -188,4 +192,5 @@ def _to(batch: Batch, device: torch.device) -> Batch:
         positions=batch.positions.to(device),
         branches=batch.branches.to(device),
         targets=batch.targets.to(device),
+        mentions=batch.mentions.to(device),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 from server.errors import StartupError
+
+DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
+"""The checkpoint inside this package."""
 
 FILES = ["*.json", "tokenizer.model"]
 """Data only: what else a repository holds is code that is never run."""
@@ -15,26 +16,19 @@ FILES = ["*.json", "tokenizer.model"]
 log = logging.getLogger(__name__)
 
 
-def locate(
-    model: str | None, revision: str | None, scratch_dir: Path, *, weights: bool = True
-) -> Path:
+def locate(model: str | None, revision: str | None, *, weights: bool = True) -> Path:
     """Folder of the checkpoint.
 
     Args:
-        model: a folder, a Hub id, or None for the small random checkpoint, which is written to
-            `scratch_dir`.
+        model: a folder, a Hub id, or None for the demo model.
         weights: whether they are needed as well.
 
     Raises:
         StartupError: there is no such folder and the Hub cannot provide it.
     """
     if model is None:
-        log.warning("no --model given: serving a tiny checkpoint with RANDOM weights")
-        folder = scratch_dir / "random-tiny"
-        # In a process of its own: it needs torch, the supervisor does not.
-        command = [sys.executable, "-P", "-m", "server.demo.random_checkpoint", str(folder)]
-        subprocess.run(command, check=True)
-        return folder
+        log.info("no --model given: serving the demo model, which knows only drawn shapes and text")
+        return DEMO
     return _existing_folder(model) or _download(
         model, revision, [*FILES, "*.safetensors"] if weights else FILES
     )

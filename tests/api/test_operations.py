@@ -32,7 +32,7 @@ def test_models(rig: Rig) -> None:
     }
 
 
-def test_aliases_and_the_note_of_random_weights(tmp_path: Path) -> None:
+def test_aliases_and_the_note_of_the_demo_model(tmp_path: Path) -> None:
     names = ("first", "org/second")
     with (
         FakeEngine(tmp_path, says([5])),
@@ -42,7 +42,7 @@ def test_aliases_and_the_note_of_random_weights(tmp_path: Path) -> None:
         models = api.client.get("/v1/models").json()["data"]
         assert [model["id"] for model in models] == list(names)
         assert {model["root"] for model in models} == {"first"}
-        assert "random" in models[0]["note"]
+        assert "drawn shapes" in models[0]["note"]
         assert api.client.get("/v1/models/org/second").json() == models[1]
         assert api.post(chat() | {"model": "org/second"}).json()["model"] == "first"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from server.demo.examples import IGNORED, Batch, Recipe
-from server.demo.network import PATCH_HEAD, BranchAttention, Network
+from server.demo.network import HEADS, BranchAttention, Network
 from server.frontend.prompt import IMAGE_CONTEXT
 from server.frontend.tokenizer import Tokenizer
 from server.model.internvl import InternVLChat
@@ -54,9 +54,9 @@ def test_gradients_stand_beside_their_weights(small: Small) -> None:
     trained = network(small)
     weights, gradients = trained.weights(), trained.gradients()
     assert weights.keys() == gradients.keys()
-    assert PATCH_HEAD in weights
+    assert weights.keys() >= set(HEADS)
     losses = trained.losses(batches(small, RECIPE)[0])
-    torch.autograd.backward(losses.answers + losses.patches)
+    torch.autograd.backward(losses.answers + losses.patches + losses.mentions)
     for name, weight in weights.items():
         assert gradients[name].shape == weight.shape, name
     still = {name for name, gradient in gradients.items() if not gradient.any()}
@@ -80,7 +80,7 @@ def test_answers_teach_the_tower_only_where_both_are_trained(small: Small) -> No
 def test_branches_do_not_see_each_other() -> None:
     rows = torch.tensor([[0, 0, 1, 1, 2, -1]])
     empty = torch.zeros(0)
-    batch = Batch(empty, (0, 0), empty, rows, rows, rows, rows, ())
+    batch = Batch(empty, (0, 0), empty, rows, rows, rows, rows, empty, ())
     seen = BranchAttention.of(batch).bias[0, 0] == 0
     assert seen.int().tolist() == [
         [1, 0, 0, 0, 0, 0],
