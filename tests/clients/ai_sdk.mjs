@@ -10,7 +10,7 @@ const [baseURL, model, picture] = process.argv.slice(2);
 const image = fs.readFileSync(picture);
 const schema = jsonSchema({
   type: 'object',
-  properties: { colour: { enum: ['red', 'blue'] } },
+  properties: { colour: { enum: ['black', 'yellow'] } },
   required: ['colour'],
   additionalProperties: false,
 });
@@ -19,12 +19,12 @@ const messages = [
     role: 'user',
     content: [
       { type: 'file', data: image, mediaType: 'image/png' },
-      { type: 'text', text: 'Please describe the image shortly.' },
+      { type: 'text', text: 'What colour is the star?' },
     ],
   },
 ];
 const tools = { note: tool({ description: 'Remembers a colour.', inputSchema: schema }) };
-const colours = ['red', 'blue'];
+const colours = ['black', 'yellow'];
 
 const compatible = createOpenAICompatible({
   name: 'here', baseURL, apiKey: 'none', includeUsage: true, supportsStructuredOutputs: true,
@@ -37,10 +37,9 @@ for (const [name, used] of [
   ['responses', openai.responses(model)],
 ]) {
   const ask = { model: used, messages, temperature: 0, maxRetries: 0 };
-  // One token is more than the shortest answer that the Responses API takes.
   const plain = await generateText({ ...ask, maxOutputTokens: 16 });
-  assert.equal(plain.usage.outputTokens, 16, name);
-  assert.equal(plain.finishReason, 'length', name);
+  assert.equal(plain.text, 'black', name);
+  assert.equal(plain.finishReason, 'stop', name);
 
   const stream = streamText({ ...ask, maxOutputTokens: 16 });
   let streamed = '';

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 
 class Colour(StrEnum):
-    RED = "red"
-    BLUE = "blue"
+    BLACK = "black"
+    YELLOW = "yellow"
 
 
 class Note(BaseModel):
@@ -38,7 +38,7 @@ def main() -> None:
         HumanMessage(
             [
                 {"type": "image_url", "image_url": {"url": url}},
-                {"type": "text", "text": "Please describe the image shortly."},
+                {"type": "text", "text": "What colour is the star?"},
             ]
         )
     ]
@@ -48,7 +48,7 @@ def main() -> None:
         return ChatOpenAI(**{**settings, "seed": 1, "temperature": 0, **fields})
 
     plain = client(max_tokens=8).invoke(asked)
-    assert plain.usage_metadata["output_tokens"] == 8
+    assert plain.content == "black"
 
     whole = None
     for chunk in client(max_tokens=8, stream_usage=True).stream(asked):
@@ -63,7 +63,7 @@ def main() -> None:
         .tool_calls
     )
     assert call["name"] == "note"
-    assert call["args"]["colour"] in ("red", "blue")
+    assert call["args"]["colour"] in ("black", "yellow")
 
     streamed = None
     bound = client(max_tokens=200).bind_tools(
@@ -71,7 +71,7 @@ def main() -> None:
     )
     for chunk in bound.stream(asked):
         streamed = chunk if streamed is None else streamed + chunk
-    assert streamed.tool_calls[0]["args"]["colour"] in ("red", "blue")
+    assert streamed.tool_calls[0]["args"]["colour"] in ("black", "yellow")
 
     for method in ("json_schema", "function_calling"):
         structured = client(max_tokens=200).with_structured_output(Note, method=method, strict=True)
@@ -79,7 +79,7 @@ def main() -> None:
 
     responses = client(max_tokens=8, use_responses_api=True, seed=None)
     response = responses.invoke("Hello")
-    assert response.usage_metadata["output_tokens"] == 8
+    assert response.text
     deltas = "".join(chunk.text for chunk in responses.stream("Hello"))
     assert deltas == response.text, (deltas, response.text)
     print("langchain-openai: ok")

@@ -1,4 +1,4 @@
-"""The clients of the field, unmodified and in several majors, against the live daemon.
+"""The clients of the field, unmodified and in several majors, against the demo model, live.
 
 Run by `make test-clients`: each client is installed into an environment of its own. A client that
 cannot be installed is a failure.
@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from tests import golden
-from tests.e2e.daemon import MODEL, Daemon, running
+from tests.e2e.daemon import Daemon, running
 
 HERE = Path(__file__).parent
-PICTURE = golden.IMAGES / "rgb_square.png"
+MODEL = "internvl-demo"
+PICTURE = HERE.parents[1] / "docs/images/scene.png"
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running() as daemon:
+    with running(model=None, name=MODEL) as daemon:
         yield daemon
 
 

@@ -1,4 +1,5 @@
-"""One daemon and one browser for all tests of the page; a fresh tab, storage included, for each.
+"""One daemon with the demo model and one browser for all tests of the page; a fresh tab for each,
+storage included.
 
 `make test-page` installs the browser (Debian's) and what comes from npm before it runs these.
 """
@@ -14,10 +15,13 @@ from tests.e2e.daemon import Daemon, running
 from tests.page.browser import launch
 from tests.page.playground import Playground
 
+MODEL = "internvl-demo"
+
 
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[Daemon]:
-    with running("--dtype", "float32", "--max-image-bytes", str(2**20)) as daemon:
+    flags = ("--dtype", "float32", "--max-image-bytes", str(2**20))
+    with running(*flags, model=None, name=MODEL) as daemon:
         yield daemon
 
 

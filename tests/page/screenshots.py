@@ -9,7 +9,6 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests import golden
 from tests.e2e.daemon import running
 from tests.page.browser import launch
 from tests.page.playground import Playground
@@ -62,7 +61,7 @@ def _talk(page: Playground) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", type=Path, default=golden.CHECKPOINT)
+    parser.add_argument("--model", type=Path, help="a checkpoint; default: what is served alone")
     arguments = parser.parse_args()
     with (
         running(model=arguments.model, name="internvl-demo") as daemon,

@@ -106,6 +106,6 @@ def test_the_meter_warns_before_the_context_is_full(page: Playground) -> None:
 
 
 def test_the_corner_tells_the_state_of_the_server(page: Playground) -> None:
-    expect(page.tab.locator("#model")).to_have_text("tiny-a")
+    expect(page.tab.locator("#model")).to_have_text("internvl-demo")
     expect(page.tab.locator("#load")).to_contain_text("KV cache")
     expect(page.tab.locator("#version")).to_contain_text("internvl-serve")

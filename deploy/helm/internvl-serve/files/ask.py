@@ -1,4 +1,4 @@
-"""Asks the server about a red picture, and is content with an answer that has text and tokens.
+"""Asks the server for the colour of a red circle, and is content with an answer that says it.
 
 Runs in the server's image, with the standard library alone. SERVER is its address; KEYS is the
 file of API keys, of which the first that is written out is used.
@@ -17,10 +17,17 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
 
 
-def red_png(size: int) -> bytes:
+def png(size: int) -> bytes:
+    """A red circle on white."""
+    middle, radius = size / 2, size / 4
+    rows = bytearray()
+    for y in range(size):
+        half = max(0.0, radius**2 - (y - middle) ** 2) ** 0.5
+        left, right = int(middle - half), int(middle + half)
+        white = b"\xff\xff\xff"
+        rows += b"\0" + white * left + b"\xdc\x26\x26" * (right - left) + white * (size - right)
     header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
-    rows = zlib.compress((b"\0" + b"\xff\0\0" * size) * size)
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
@@ -44,15 +51,20 @@ def ask(path: str, body: object = None) -> dict:
 
 
 model = ask("/v1/models")["data"][0]["id"]
-url = "data:image/png;base64," + base64.b64encode(red_png(64)).decode()
+url = "data:image/png;base64," + base64.b64encode(png(224)).decode()
 content = [
     {"type": "image_url", "image_url": {"url": url}},
-    {"type": "text", "text": "What colour is this?"},
+    {"type": "text", "text": "What colour is the circle?"},
 ]
 answer = ask(
     "/v1/chat/completions",
-    {"model": model, "max_tokens": 16, "messages": [{"role": "user", "content": content}]},
+    {
+        "model": model,
+        "max_tokens": 32,
+        "temperature": 0,
+        "messages": [{"role": "user", "content": content}],
+    },
 )
 print(json.dumps(answer, indent=2))
-assert answer["usage"]["completion_tokens"] > 0, "an answer without tokens"
-assert answer["choices"][0]["finish_reason"] in ("stop", "length"), "an answer that did not end"
+said = answer["choices"][0]["message"]["content"]
+assert "red" in said.lower(), f"a red circle, and the answer is {said!r}"
