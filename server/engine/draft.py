@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from server.engine.launched import LaunchedRow
 from server.engine.plan import Encode, Grow, Install, Row, Scatter, StepPlan
 from server.engine.request import Request
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchedRow:
-    """A row of a launched plan: the positions of `request` before `end` are computed by it."""
-
-    request: Request
-    end: int
-    samples: bool
-    prompt: bool
-    """It is more than one token."""
-    encodes: bool
-    """Pictures of the request are encoded for it."""
-
-    @property
-    def masked(self) -> bool:
-        return self.samples and self.request.matcher is not None
 
 
 class Draft:

@@ -12,12 +12,12 @@ it any more; `check_integrity` asserts this and the other invariants.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-from server.engine.draft import Draft, LaunchedRow
+from server.engine.draft import Draft
 from server.engine.fairness import Fairness, who_gives_way
+from server.engine.launched import Launched
 from server.engine.plan import RunnerLimits, StepPlan, StepResult
 from server.engine.request import Matcher, Request, Status, insert_by_rank, take_prompt_logprobs
 from server.engine.residency import Residency
@@ -45,7 +45,7 @@ class Scheduler:
         self._waiting: list[Request] = []  # by rank, like those that run
         self._running: list[Request] = []
         self._leaving: set[Request] = set()  # preempted or finished, but named by a launched plan
-        self._launched: deque[tuple[int, list[LaunchedRow]]] = deque()
+        self._launched = Launched()
         self._arrivals = itertools.count()
         self._fairness = Fairness()
         self._next_step = 0
@@ -131,7 +131,7 @@ class Scheduler:
             return None
         plan = draft.plan(self._next_step, self._turns.last_slots)
         self._turns.took(plan.step, draft)
-        self._launched.append((plan.step, draft.rows))
+        self._launched.add(plan.step, draft.rows)
         self._next_step += 1
         self._totals.steps += 1
         return plan
@@ -224,8 +224,7 @@ class Scheduler:
 
     def retire(self, result: StepResult) -> list[PeerDelta]:
         """Takes the tokens of the oldest launched step; returns the news of its requests."""
-        step, rows = self._launched.popleft()
-        assert step == result.step
+        rows = self._launched.take(result.step)
         tokens = iter(zip_longest(result.token_ids, result.logprobs))
         for part in result.prompt_logprobs:
             take_prompt_logprobs([row.request for row in rows], part)
@@ -258,8 +257,8 @@ class Scheduler:
     def start_over(self, *, encoding: bool) -> list[PeerDelta]:
         """Takes back all launched steps, because the oldest ran out of memory, in its pictures or
         not: whoever caused that fails, the others are computed again from the tokens known."""
-        guilty = culprits(self._launched[0][1], encoding=encoding)
-        self._launched.clear()
+        guilty = culprits(self._launched.oldest, encoding=encoding)
+        self._launched.forget()
         self._turns = Turns(self._limits.stages)
         for request in [*self._leaving, *self._running]:
             request.forget_launched()
@@ -274,14 +273,7 @@ class Scheduler:
 
     def masks(self) -> list[bytes | None]:
         """Masks of the oldest launched plan, all of whose earlier tokens are known."""
-        _, rows = self._launched[0]
-        return [
-            row.request.matcher.mask()
-            if row.request.matcher is not None and row.request.status is not Status.FINISHED
-            else None
-            for row in rows
-            if row.masked
-        ]
+        return [row.mask() for row in self._launched.oldest if row.masked]
 
     def check_integrity(self) -> None:
         """Asserts the invariants; for tests and for `--check-integrity`."""
@@ -293,7 +285,7 @@ class Scheduler:
             assert listed.count(request) == 1
         assert len(self._requests) == len(self._running) + len(self._waiting)
         assert all(request.in_flight for request in self._leaving)
-        named = [row.request for _, rows in self._launched for row in rows]
+        named = self._launched.requests()
         assert residents.issuperset(named), "something was given up that a launched plan names"
         for request in {*self._requests.values(), *residents}:
             assert request.in_flight == named.count(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.engine.draft import LaunchedRow
+from server.engine.launched import LaunchedRow
 from server.engine.request import Request, Status
 from server.messages import Delta, FinishReason
 
