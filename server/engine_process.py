@@ -20,6 +20,7 @@ from server.distributed.plans import OrderReceiver, OrderSender, local_address, 
 from server.engine.grammar import GrammarCompiler
 from server.engine.loop import Engine
 from server.engine.scheduler import Scheduler
+from server.engine.step_budget import StepBudget
 from server.frontend.matchers import matcher_factory
 from server.frontend.tokenizer import Tokenizer
 from server.heartbeat import TURN_S, Heartbeat
@@ -59,6 +60,7 @@ def run_engine(assignment: Assignment) -> None:
             Scheduler(runner.limits, prefix_cache=settings.prefix_cache),
             compiler,
             ready,
+            budget=make_budget(runner, settings),
             check_integrity=settings.check_integrity,
             beat=Heartbeat(run_dir).beat,
             note_in_flight=in_flight.note,
@@ -78,6 +80,13 @@ def describe(runner: AnyRunner, settings: Settings, checkpoint: Path) -> Ready:
         return runner.describe()
     settle_budget(runner, settings)
     return with_memory(runner.describe(), settings, checkpoint)
+
+
+def make_budget(runner: AnyRunner, settings: Settings) -> StepBudget | None:
+    """None where the operator has chosen one, and where nothing is computed that takes time."""
+    if settings.step_token_budget is not None or isinstance(runner, NullRunner):
+        return None
+    return StepBudget(runner.limits, settings.target_step_ms / 1000)
 
 
 def build_null_runner(settings: Settings, checkpoint: Path) -> NullRunner:

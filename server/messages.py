@@ -190,6 +190,8 @@ class Gauges(msgspec.Struct, frozen=True, array_like=True):
     kv_blocks_used: int = 0
     kv_blocks: int = 0
     image_slots_used: int = 0
+    prompt_budget: int = 0
+    """Prompt tokens that the next step may hold."""
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     generated_tokens_total: int = 0
@@ -209,6 +211,10 @@ class StepReport(msgspec.Struct, frozen=True, array_like=True):
     """Positions that it computed."""
     encode_seconds: float = 0.0
     """Spent in the vision tower; 0 where it encoded no picture."""
+    rows: int = 0
+    """Requests that took part."""
+    pictures: int = 0
+    """That it encoded."""
 
 
 class Outputs(msgspec.Struct, frozen=True, array_like=True, tag=True):

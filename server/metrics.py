@@ -25,6 +25,7 @@ GAUGES: Mapping[str, str] = {
     "kv_blocks_used": "Blocks of the KV cache that running requests hold.",
     "kv_blocks": "Blocks of the KV cache.",
     "image_slots_used": "Picture embeddings on the device.",
+    "prompt_budget": "Prompt tokens that a step may hold beside those that decode.",
 }
 COUNTERS: Mapping[str, str] = {
     "prompt_tokens": "Prompt tokens of requests that were started.",

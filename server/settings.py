@@ -171,10 +171,13 @@ class Settings(Limits, BaseSettings):
     step_token_budget: PositiveInt | None = Field(
         None,
         description="Tokens computed in one step at most; bounds how long running streams wait "
-        "for somebody's prompt. Default: what a step of --target-step-ms holds, measured at start.",
+        "for somebody's prompt. Default: what a step of --target-step-ms holds, by measurement at "
+        "start and of every step.",
     )
     target_step_ms: PositiveFloat = Field(
-        50.0, description="Longest step that the default step budget aims at, in milliseconds."
+        50.0,
+        description="Longest pause between two tokens of a stream while prompts of others are "
+        "computed, in milliseconds, that the default step budget aims at.",
     )
     image_cache_slots: PositiveInt = Field(
         64, description="Picture embeddings kept on the device for repeated pictures."

@@ -17,6 +17,7 @@ from server.engine.intake import Compiler, Incoming, Intake
 from server.engine.plan import OutOfMemoryError, Pending, Runner, StepPlan
 from server.engine.scheduler import PeerDelta, Scheduler
 from server.engine.state_line import StateLine
+from server.engine.step_budget import StepBudget
 from server.engine.step_clock import StepClock
 from server.ipc import EngineEndpoint
 from server.messages import (
@@ -44,6 +45,7 @@ class Engine:
     Args:
         compiler: of the grammars that answers must match.
         ready: what `Hello` is answered with.
+        budget: of the steps, where the times of steps decide about it.
         check_integrity: assert every invariant after each step.
         beat: called at each turn of the loop, at least every `turn_s` seconds while it is alive.
         note_in_flight: told which inputs the launched steps compute.
@@ -57,6 +59,7 @@ class Engine:
         compiler: Compiler,
         ready: Ready,
         *,
+        budget: StepBudget | None = None,
         check_integrity: bool = False,
         beat: Callable[[], None] = lambda: None,
         note_in_flight: Callable[[Iterable[bytes]], None] = lambda _: None,
@@ -68,6 +71,7 @@ class Engine:
         self._scheduler = scheduler
         self._intake = Intake(compiler)
         self._ready = ready
+        self._budget = budget
         self._check_integrity = check_integrity
         self._beat = beat
         self._note_in_flight = note_in_flight
@@ -90,7 +94,7 @@ class Engine:
         elif self._intake.busy:
             wait_s = COMPILING_POLL_S
         self._receive(wait_s)
-        plan = self._scheduler.schedule()
+        plan = self._scheduler.schedule(self._budget and self._budget.prompt_tokens)
         if plan is not None:
             self._note_in_flight(self._scheduler.in_flight())
             self._step_clock.launch(plan)
@@ -105,6 +109,8 @@ class Engine:
                 self._recover(failure)
                 return
             step = self._step_clock.end(result)
+            if self._budget is not None:
+                self._budget.note(step)
             deltas = self._scheduler.retire(result)
             self._note_in_flight(self._scheduler.in_flight())
             self._report(deltas, step)
@@ -118,6 +124,8 @@ class Engine:
             raise failure
         self._pending.clear()
         self._step_clock.forget()
+        if self._budget is not None and not failure.encoding:
+            self._budget.shrink()
         deltas = self._scheduler.start_over(encoding=failure.encoding)
         where = "the vision tower" if failure.encoding else "the language model"
         log.error("out of memory in %s: %d requests failed, all others go on", where, len(deltas))

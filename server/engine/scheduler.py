@@ -50,6 +50,7 @@ class Scheduler:
         self._fairness = Fairness()
         self._next_step = 0
         self._turns = Turns(limits.stages)
+        self._prompt_budget = limits.step_token_budget
 
     # Requests come and go.
 
@@ -102,20 +103,26 @@ class Scheduler:
             waiting=len(self._waiting),
             blocks=self._residency.blocks,
             image_slots_used=self._residency.pictures.slots.used,
+            prompt_budget=self._prompt_budget,
         )
 
     # Planning a step.
 
-    def schedule(self) -> StepPlan | None:
+    def schedule(self, prompt_tokens: int | None = None) -> StepPlan | None:
         """Plans the next step; None when nothing can be computed before a launched step retires.
 
         The plan counts as launched from here on.
+
+        Args:
+            prompt_tokens: budget beside those who decode; by default the runner's, for all.
         """
         self._make_way()
-        draft = Draft(self._limits.step_token_budget)
         decoding = [request for request in self._running if request.remaining == 1]
         decodes = self._turns.of(self._next_step, decoding)
         prompts = [request for request in self._running if request.remaining > 1]
+        whole = self._limits.step_token_budget
+        draft = Draft(whole if prompt_tokens is None else prompt_tokens + len(decodes))
+        self._prompt_budget = max(0, draft.budget - len(decodes))
         if self._waiting and self._fairness.goes_first(self._waiting[0], prompts):
             draft.reserve(len(decodes))
             if self._admit(request := self._waiting[0], draft):

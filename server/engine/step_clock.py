@@ -1,4 +1,4 @@
-"""How long steps keep the device, for metrics; nothing is decided by it."""
+"""How long steps keep the device: for metrics, and for the budget of the steps to come."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ class StepClock:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._launched: deque[tuple[float, int]] = deque()
+        self._launched: deque[tuple[float, StepPlan]] = deque()
         self._rows = 0
         self._ended_s = 0.0
 
     def launch(self, plan: StepPlan) -> None:
-        if plan.rows is not None:
-            self._rows = len(plan.rows)
-        tokens = self._rows if plan.rows is None else sum(row.count for row in plan.rows)
-        self._launched.append((self._clock(), tokens))
+        self._launched.append((self._clock(), plan))
 
     def forget(self) -> None:
         """What was launched never ends."""
@@ -37,8 +34,16 @@ class StepClock:
     def end(self, result: StepResult) -> StepReport:
         """Of the oldest launched step. Steps overlap: the device turns to a step when it has done
         the one before, or at the launch where it had nothing to do."""
-        launched_s, tokens = self._launched.popleft()
+        launched_s, plan = self._launched.popleft()
         now_s = self._clock()
         began_s = max(launched_s, self._ended_s)
         self._ended_s = now_s
-        return StepReport(now_s - began_s, tokens, result.encode_seconds)
+        if plan.rows is not None:
+            self._rows = len(plan.rows)
+        return StepReport(
+            now_s - began_s,
+            self._rows if plan.rows is None else sum(row.count for row in plan.rows),
+            result.encode_seconds,
+            self._rows,
+            len(plan.encodes),
+        )

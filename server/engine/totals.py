@@ -28,7 +28,13 @@ class Totals:
             self.images_cached += 1
 
     def gauges(
-        self, *, running: int, waiting: int, blocks: BlockPool, image_slots_used: int
+        self,
+        *,
+        running: int,
+        waiting: int,
+        blocks: BlockPool,
+        image_slots_used: int,
+        prompt_budget: int,
     ) -> Gauges:
         return Gauges(
             requests_running=running,
@@ -36,6 +42,7 @@ class Totals:
             kv_blocks_used=blocks.used,
             kv_blocks=blocks.num_blocks,
             image_slots_used=image_slots_used,
+            prompt_budget=prompt_budget,
             prompt_tokens_total=self.prompt_tokens,
             cached_tokens_total=self.cached_tokens,
             generated_tokens_total=self.generated_tokens,

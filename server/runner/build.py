@@ -180,7 +180,9 @@ def _least_room(own: Room, device: torch.device, world: Group) -> Room:
 def settle_budget(runner: LocalRunner | Leader, settings: Settings) -> None:
     """Measures the step budget where the operator has not chosen one. All ranks take part."""
     if settings.step_token_budget is None:
-        budget = measured_budget(runner, settings.target_step_ms / 1000)
+        # In a pipeline a stream gets a token from every P-th step.
+        target_s = settings.target_step_ms / 1000 / runner.limits.stages
+        budget = measured_budget(runner, target_s)
         runner.limits = msgspec.structs.replace(runner.limits, step_token_budget=budget)
 
 

@@ -1,8 +1,9 @@
-"""The step budget: how many tokens a step of the target time holds, measured before serving.
+"""The step budget to begin with: how many tokens a step of the target time holds.
 
 Two prefills of different length give a line; the target cuts it. A budget by measurement keeps
 running streams fluent on any machine, where a fixed one freezes them on a slow one or starves a
-fast one.
+fast one. Far beyond what was measured the line is a guess, so the budget stays near it: while the
+daemon serves, `engine/step_budget.py` goes on from here.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Protocol
 from server.engine.plan import Install, Row, RunnerLimits, StepPlan
 from server.messages import SamplingParams
 
-BUDGET_MAX = 8192
 REPEATS = 3
+BEYOND = 2
+"""How far a budget may go beyond the longest prefill that was measured."""
 
 
 class Rehearser(Protocol):
@@ -48,11 +50,12 @@ def measured_budget(runner: Rehearser, target_s: float) -> int:
 def budget_for(target_s: float, short: Prefill, long: Prefill, *, smallest: int) -> int:
     """Where the line through two prefills reaches the target, in steps of 16 tokens; at least
     `smallest`, which leaves room for a token of every slot and some of a prompt."""
+    largest = BEYOND * long.tokens
     slope_s = (long.seconds - short.seconds) / max(1, long.tokens - short.tokens)
     if slope_s <= 0:  # too fast to measure
-        return max(smallest, BUDGET_MAX)
+        return max(smallest, largest)
     tokens = short.tokens + (target_s - short.seconds) / slope_s
-    return max(smallest, min(BUDGET_MAX, int(tokens) // 16 * 16))
+    return max(smallest, min(largest, int(tokens) // 16 * 16))
 
 
 def measure(runner: Rehearser, tokens: int) -> Prefill:

@@ -17,6 +17,7 @@ from server.engine.loop import Engine
 from server.engine.plan import OutOfMemoryError
 from server.engine.request import Matcher
 from server.engine.scheduler import Scheduler
+from server.engine.step_budget import StepBudget
 from server.in_flight import fingerprint
 from server.ipc import EngineEndpoint, engine_address
 from server.messages import (
@@ -95,9 +96,9 @@ class CountingCompiler:
 
 
 class Setting:
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, budget: StepBudget | None = None) -> None:
         self.run_dir = run_dir
-        self.runner = FakeRunner(limits())
+        self.runner = FakeRunner(limits(step_token_budget=512 if budget else 16))
         self.scheduler = Scheduler(self.runner.limits)
         self.endpoint = EngineEndpoint(run_dir)
         self.engine = Engine(
@@ -106,6 +107,7 @@ class Setting:
             self.scheduler,
             CountingCompiler(),
             READY,
+            budget=budget,
             check_integrity=True,
             note_in_flight=lambda fingerprints: self.noted.append(list(fingerprints)),
         )
@@ -279,6 +281,23 @@ def test_every_step_is_reported_with_its_tokens(setting: Setting) -> None:
             steps += [message.step] if message.step else []
     assert [step.tokens for step in steps] == [9, 1, 1]
     assert all(step.seconds > 0 for step in steps)
+
+
+def test_steps_keep_to_the_budget_and_teach_it(tmp_path: Path) -> None:
+    budget = StepBudget(limits(step_token_budget=40), target_s=60.0)
+    setting = Setting(tmp_path, budget)
+    client = setting.connect("api-0")
+    client.send(make_submit(1, range(50), max_tokens=1))
+    setting.answers(client)
+    rows = [row for plan in setting.runner.plans for row in plan.rows or []]
+    assert [row.count for row in rows] == [40, 10]
+    assert budget.prompt_tokens == 60, "the first step was short"
+    for fails_for_pictures, left in ((True, 60), (False, 32)):
+        setting.runner.fails_at[len(setting.runner.plans)] = fails_for_pictures
+        client.send(make_submit(2, range(50), max_tokens=1))
+        setting.answers(client)
+        assert budget.prompt_tokens == left
+    setting.close()
 
 
 def test_the_first_token_tells_how_long_the_request_waited(

@@ -21,9 +21,9 @@ def test_a_step_counts_from_its_launch_or_from_the_end_of_the_one_before() -> No
     now.now = 11.0
     clock.launch(StepPlan(1, rows=[Row(0, 1), Row(1, 1)]))
     now.now = 12.0
-    assert clock.end(StepResult(0, [], encode_seconds=0.5)) == StepReport(2.0, 31, 0.5)
+    assert clock.end(StepResult(0, [], encode_seconds=0.5)) == StepReport(2.0, 31, 0.5, rows=2)
     now.now = 13.0
-    assert clock.end(StepResult(1, [])) == StepReport(1.0, 2)
+    assert clock.end(StepResult(1, [])) == StepReport(1.0, 2, rows=2)
 
 
 def test_a_plan_without_rows_repeats_those_before() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from server.model.internvl import InternVLChat
-from server.runner.calibrate import BUDGET_MAX, Prefill, budget_for, measured_budget
+from server.runner.calibrate import Prefill, budget_for, measured_budget
 from tests.engine.harness import Harness
 from tests.runner.requests import ask_golden, make_runner
 
@@ -13,9 +13,10 @@ def test_the_line_through_two_prefills_gives_the_budget() -> None:
     assert budget_for(0.001, short, long, smallest=40) == 40
 
 
-def test_what_is_too_fast_to_measure_gets_the_largest_budget() -> None:
-    assert budget_for(0.05, Prefill(64, 0.01), Prefill(256, 0.01), smallest=40) == BUDGET_MAX
-    assert budget_for(9.0, Prefill(64, 0.01), Prefill(256, 0.02), smallest=40) == BUDGET_MAX
+def test_the_budget_stays_near_what_was_measured() -> None:
+    assert budget_for(0.05, Prefill(64, 0.01), Prefill(256, 0.01), smallest=40) == 512
+    assert budget_for(9.0, Prefill(64, 0.01), Prefill(256, 0.02), smallest=40) == 512
+    assert budget_for(9.0, Prefill(64, 0.01), Prefill(256, 0.02), smallest=1000) == 1000
 
 
 def test_measuring_leaves_no_trace(model: InternVLChat) -> None:
