@@ -64,6 +64,7 @@ def plan(arguments: argparse.Namespace) -> int | str:
 def serve(settings: Settings) -> int:
     """Runs the daemon, or this host's part of it, to its end; returns the exit status."""
     check_hosts(settings)
+    check_speculation(settings)
     if settings.node_rank > 0:
         return work(settings)
     with ExitStack() as owned:
@@ -76,6 +77,18 @@ def serve(settings: Settings) -> int:
             listeners.append(owned.enter_context(operations))
             log.info("health, metrics and version on %s", operations.address)
         return Supervisor(settings, locate_model(settings), listeners).run()
+
+
+def check_speculation(settings: Settings) -> None:
+    """
+    Raises:
+        StartupError: guesses in a layer pipeline, where nobody waits for the tokens of a step.
+    """
+    if settings.speculate != "off" and settings.pipeline_parallel_size > 1:
+        raise StartupError(
+            f"--speculate {settings.speculate} does not work in a layer pipeline: leave it or "
+            f"--pipeline-parallel-size {settings.pipeline_parallel_size} out"
+        )
 
 
 def work(settings: Settings) -> int:

@@ -57,7 +57,11 @@ def run_engine(assignment: Assignment) -> None:
         Engine(
             runner,
             EngineEndpoint(run_dir),
-            Scheduler(runner.limits, prefix_cache=settings.prefix_cache),
+            Scheduler(
+                runner.limits,
+                prefix_cache=settings.prefix_cache,
+                speculate=settings.speculate == "ngram",
+            ),
             compiler,
             ready,
             budget=make_budget(runner, settings),

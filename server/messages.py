@@ -200,6 +200,8 @@ class Gauges(msgspec.Struct, frozen=True, array_like=True):
     preemptions_total: int = 0
     cancellations_total: int = 0
     steps_total: int = 0
+    guessed_tokens_total: int = 0
+    confirmed_tokens_total: int = 0
 
 
 class StepReport(msgspec.Struct, frozen=True, array_like=True):

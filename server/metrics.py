@@ -36,6 +36,8 @@ COUNTERS: Mapping[str, str] = {
     "preemptions": "Requests that were set back to free KV blocks.",
     "cancellations": "Requests that were given up before their end.",
     "steps": "Steps of the engine.",
+    "guessed_tokens": "Tokens that were guessed ahead, with --speculate.",
+    "confirmed_tokens": "Guessed tokens that were right.",
 }
 
 

@@ -171,13 +171,15 @@ class Settings(Limits, BaseSettings):
     step_token_budget: PositiveInt | None = Field(
         None,
         description="Tokens computed in one step at most; bounds how long running streams wait "
-        "for somebody's prompt. Default: what a step of --target-step-ms holds, by measurement at "
-        "start and of every step.",
+        "for somebody's prompt. Default: what --target-step-ms holds, by the times of steps.",
     )
     target_step_ms: PositiveFloat = Field(
-        50.0,
-        description="Longest pause between two tokens of a stream while prompts of others are "
-        "computed, in milliseconds, that the default step budget aims at.",
+        50.0, description="Longest pause of a stream while prompts are computed, in milliseconds."
+    )
+    speculate: Literal["off", "ngram"] = Field(
+        "off",
+        description="ngram guesses from what was said before and checks several tokens in a step: "
+        "the same answers sooner where text repeats, up to 8 streams; no layer pipeline.",
     )
     image_cache_slots: PositiveInt = Field(
         64, description="Picture embeddings kept on the device for repeated pictures."

@@ -21,6 +21,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "internvl_generated_tokens_total": ("vllm:generation_tokens_total",),
     "internvl_requests_finished_total": ("vllm:request_success_total",),
     "internvl_preemptions_total": ("vllm:num_preemptions_total",),
+    "internvl_guessed_tokens_total": ("vllm:spec_decode_num_draft_tokens_total",),
+    "internvl_confirmed_tokens_total": ("vllm:spec_decode_num_accepted_tokens_total",),
     "internvl_time_to_first_token_seconds": ("vllm:time_to_first_token_seconds",),
     "internvl_inter_token_latency_seconds": ("vllm:inter_token_latency_seconds",),
     "internvl_time_per_output_token_seconds": ("vllm:request_time_per_output_token_seconds",),

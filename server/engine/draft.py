@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from server.engine.launched import LaunchedRow
-from server.engine.plan import Encode, Grow, Install, Row, Scatter, StepPlan
+from server.engine.plan import Confirm, Encode, Grow, Install, Row, Scatter, StepPlan
 from server.engine.request import Request
 
 
@@ -21,6 +23,7 @@ class Draft:
         self._encoding: set[Request] = set()
         self._scatters: list[Scatter] = []
         self._rows: list[Row] = []
+        self._confirms: list[Confirm] = []
         self._masked: list[int] = []
 
     def reserve(self, tokens: int) -> None:
@@ -38,10 +41,10 @@ class Draft:
         self._encoding.add(request)
         self.budget = max(1, self.budget - cost_tokens)
 
-    def compute(self, request: Request, count: int) -> None:
-        """Adds the next `count` positions of a request."""
+    def compute(self, request: Request, count: int, guesses: Sequence[int] = ()) -> None:
+        """Adds the next `count` positions of a request, and guesses of what follows them."""
         assert request.slot is not None
-        self.budget -= count
+        self.budget -= count + len(guesses)
         request.scheduled += count
         row = LaunchedRow(
             request,
@@ -49,12 +52,16 @@ class Draft:
             samples=request.scheduled == request.length,
             prompt=count > 1,
             encodes=request in self._encoding,
+            guesses=guesses,
         )
         request.unknown += row.samples
         request.in_flight += 1
         self.rows.append(row)
         self.slots.append(request.slot)
-        self._rows.append(Row(request.slot, count))
+        self._rows.append(Row(request.slot, count + len(guesses), list(guesses)))
+        if request.confirmed:
+            self._confirms.append(Confirm(request.slot, request.confirmed))
+            request.confirmed = 0
         if row.masked:
             self._masked.append(request.slot)
 
@@ -70,6 +77,7 @@ class Draft:
         repeats = self.slots == last_slots and all(row.count == 1 for row in self._rows)
         return StepPlan(
             step,
+            self._confirms,
             self.installs,
             self.grows,
             self._encodes,

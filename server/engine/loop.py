@@ -178,7 +178,8 @@ class Engine:
         by_peer: dict[bytes, list[Delta]] = {peer: [] for peer in self._peers}
         for peer, delta in deltas:
             by_peer.setdefault(peer, []).append(delta)
-        gauges = self._scheduler.gauges()
+        budget = self._runner.limits.step_token_budget
+        gauges = self._scheduler.gauges(self._budget.prompt_tokens if self._budget else budget)
         self._state_line.note(gauges)
         for peer, news in by_peer.items():
             self._endpoint.send(peer, Outputs(news, gauges, step))

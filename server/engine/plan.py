@@ -14,6 +14,8 @@ Contract of a runner:
   written before any row attends; a row may therefore read blocks that another row of the same plan
   writes, which is what lets equal prompts that arrive together be computed once;
 - a row whose chunk reaches `length` samples one token, which becomes position `length`;
+- a row with guesses samples one more after each guess, as if it were a token of the slot; of these
+  only those stay that a later plan confirms, before the slot's next row;
 - tokens sampled by step n may be read by step n+P, P being the number of stages, before the engine
   has seen them;
 - an image slot is written by the encodes of a plan before its rows read it;
@@ -73,7 +75,17 @@ class Scatter(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
-    """The next `count` positions of a slot."""
+    """The next `count` positions of a slot, those of its guesses included."""
+
+    slot: int
+    count: int
+    guesses: list[int] = []
+    """Tokens that may follow the slot's newest one, which is the row's first position."""
+
+
+class Confirm(msgspec.Struct, frozen=True, array_like=True):
+    """Guesses of the slot's last row, the first `count` of them, were right: they are tokens of the
+    slot, their positions are computed, and what was drawn after the last is its newest token."""
 
     slot: int
     count: int
@@ -84,6 +96,7 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
 
     step: int
     """Consecutive; a runner that sees a gap must not go on."""
+    confirms: list[Confirm] = []
     installs: list[Install] = []
     grows: list[Grow] = []
     encodes: list[Encode] = []
@@ -104,7 +117,8 @@ class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """Tokens of the rows that sampled, in the order of the rows."""
+    """Tokens of the rows that sampled, in the order of the rows; of a row with guesses one more for
+    each guess."""
 
     step: int
     token_ids: list[int]

@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -80,6 +80,12 @@ class Request:
     drawn_in: int = -1
     """Step that draws the newest token."""
     scheduled: int = 0
+    confirmed: int = 0
+    """Guesses that were right, and of which the runner has not heard."""
+    wrong_guesses: int = 0
+    """Rows in succession none of whose guesses was right."""
+    guesses_from: int = 0
+    """Number of tokens from which on it may guess again."""
     in_flight: int = 0
     """Launched plans with a row of this request that have not retired."""
     slot: int | None = None
@@ -165,6 +171,16 @@ class Request:
     def _waits(self) -> tuple[float, float]:
         """Seconds that a request with a first token was in the queue, and then in its prompt."""
         return self.entered_s - self.arrived_s, time.monotonic() - self.entered_s
+
+    def take(self, drawn: Iterable[tuple[int, TokenLogprob | None]]) -> list[Delta]:
+        """Appends tokens until one ends the request; returns the news of each."""
+        deltas: list[Delta] = []
+        for token, logprob in drawn:
+            self.tokens.append(token)
+            deltas.append(self.delta(token, logprob, self.finish_reason(token)))
+            if deltas[-1].finish is not None:
+                break
+        return deltas
 
     def finish_reason(self, token: int) -> FinishReason | None:
         """Why the request ends with the token that was appended last, if it does."""

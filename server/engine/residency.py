@@ -97,6 +97,15 @@ class Residency:
         request.blocks += blocks
         draft.grows.append(Grow(request.slot, blocks))
 
+    def reach(self, request: Request, count: int, spare_blocks: int, draft: Draft) -> int:
+        """How many of the next `count` positions the request owns; it grows for them as long as
+        `spare_blocks` are left over."""
+        end = len(request.blocks) * self._block_size
+        while end < request.scheduled + count and self.blocks.available > spare_blocks:
+            self.grow(request, draft)
+            end += self._block_size
+        return min(count, end - request.scheduled)
+
     def seal(self, request: Request) -> None:
         """Offers blocks that are full of known, computed tokens to the prefix cache.
 
@@ -118,7 +127,7 @@ class Residency:
         self.pictures.release(request)
         self._free_slots.append(request.slot)
         request.slot, request.blocks = None, []
-        request.scheduled = request.sealed = 0
+        request.scheduled = request.sealed = request.confirmed = 0
 
     def forget_caches(self) -> None:
         """Keeps nothing for later; nobody holds anything."""

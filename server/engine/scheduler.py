@@ -12,19 +12,19 @@ it any more; `check_integrity` asserts this and the other invariants.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
 
 from server.engine.draft import Draft
 from server.engine.fairness import Fairness, who_gives_way
-from server.engine.launched import Launched
+from server.engine.launched import Drawn, Launched, LaunchedRow
 from server.engine.plan import RunnerLimits, StepPlan, StepResult
 from server.engine.request import Matcher, Request, Status, insert_by_rank, take_prompt_logprobs
 from server.engine.residency import Residency
 from server.engine.shortage import culprits, refusals
+from server.engine.speculation import Speculation
 from server.engine.totals import Totals
 from server.engine.turns import Turns
-from server.messages import Delta, FinishReason, Gauges, Submit, TokenLogprob
+from server.messages import Delta, FinishReason, Gauges, Submit
 
 PeerDelta = tuple[bytes, Delta]
 
@@ -35,12 +35,16 @@ class Scheduler:
     Args:
         limits: what the runner has room for; one request of `max_model_len` must fit its blocks.
         prefix_cache: whether prompts may reuse the blocks of earlier ones.
+        speculate: whether requests guess; not in a layer pipeline.
     """
 
-    def __init__(self, limits: RunnerLimits, *, prefix_cache: bool = True) -> None:
+    def __init__(
+        self, limits: RunnerLimits, *, prefix_cache: bool = True, speculate: bool = False
+    ) -> None:
         self._limits = limits
         self._totals = Totals()
         self._residency = Residency(limits, self._totals, prefix_cache=prefix_cache)
+        self._speculation = Speculation(self._residency, self._totals, enabled=speculate)
         self._requests: dict[tuple[bytes, int], Request] = {}
         self._waiting: list[Request] = []  # by rank, like those that run
         self._running: list[Request] = []
@@ -50,7 +54,6 @@ class Scheduler:
         self._fairness = Fairness()
         self._next_step = 0
         self._turns = Turns(limits.stages)
-        self._prompt_budget = limits.step_token_budget
 
     # Requests come and go.
 
@@ -92,18 +95,17 @@ class Scheduler:
         """Nothing to schedule and nothing to retire."""
         return not self._requests and not self._launched
 
-    def in_flight(self) -> Iterator[bytes]:
+    def in_flight(self) -> Iterable[bytes]:
         """Fingerprints of whatever a launched plan names."""
-        residents = itertools.chain(self._running, self._leaving)
-        return (request.fingerprint for request in residents if request.in_flight)
+        return dict.fromkeys(request.fingerprint for request in self._launched.requests())
 
-    def gauges(self) -> Gauges:
+    def gauges(self, prompt_budget: int = 0) -> Gauges:
         return self._totals.gauges(
             running=len(self._running),
             waiting=len(self._waiting),
             blocks=self._residency.blocks,
             image_slots_used=self._residency.pictures.slots.used,
-            prompt_budget=self._prompt_budget,
+            prompt_budget=prompt_budget,
         )
 
     # Planning a step.
@@ -111,27 +113,26 @@ class Scheduler:
     def schedule(self, prompt_tokens: int | None = None) -> StepPlan | None:
         """Plans the next step; None when nothing can be computed before a launched step retires.
 
-        The plan counts as launched from here on.
-
-        Args:
-            prompt_tokens: budget beside those who decode; by default the runner's, for all.
+        The plan counts as launched from here on. Its budget is `prompt_tokens` beside those who
+        decode; by default that of the runner, for all.
         """
+        if self._speculation.waits(self._launched, self._running):
+            return None
         self._make_way()
-        decoding = [request for request in self._running if request.remaining == 1]
-        decodes = self._turns.of(self._next_step, decoding)
+        decodes = self._turns.of(self._next_step, [r for r in self._running if r.remaining == 1])
         prompts = [request for request in self._running if request.remaining > 1]
         whole = self._limits.step_token_budget
         draft = Draft(whole if prompt_tokens is None else prompt_tokens + len(decodes))
-        self._prompt_budget = max(0, draft.budget - len(decodes))
         if self._waiting and self._fairness.goes_first(self._waiting[0], prompts):
             draft.reserve(len(decodes))
             if self._admit(request := self._waiting[0], draft):
                 self._compute(request, draft)
             draft.reserve(-len(decodes))
+        guesses = self._speculation.share(len(decodes), draft.budget)
         for request in itertools.chain(decodes, self._fairness.order_prompts(prompts)):
             # An older request may have preempted this one a moment ago.
             if draft.budget and request.status is Status.RUNNING and self._grow(request, draft):
-                self._compute(request, draft)
+                self._compute(request, draft, guesses)
         while draft.budget and self._waiting and self._admit(request := self._waiting[0], draft):
             self._compute(request, draft)
         if not draft.rows:
@@ -143,15 +144,17 @@ class Scheduler:
         self._totals.steps += 1
         return plan
 
-    def _compute(self, request: Request, draft: Draft) -> None:
-        """Adds as many of the request's uncomputed positions as budget and pictures allow."""
+    def _compute(self, request: Request, draft: Draft, most_guesses: int = 0) -> None:
+        """Adds as many of the request's uncomputed positions as budget and pictures allow, and for
+        one that decodes some guesses."""
         start, count = request.scheduled, min(request.remaining, draft.budget)
         if request.images:
             count = self._residency.pictures.hold(request, count, draft)
         if count:
             if request.remaining > 1:
                 self._fairness.serve_prompt(request, self._next_step)
-            draft.compute(request, count)
+            guesses = self._speculation.guess(request, most_guesses, len(self._running), draft)
+            draft.compute(request, count, guesses)
             self._residency.pictures.scatter(request, start, count, draft)
             self._residency.seal(request)
 
@@ -160,9 +163,8 @@ class Scheduler:
     def _admit(self, request: Request, draft: Draft) -> bool:
         """Lets a waiting request in if there is room for it beside one more block for everybody
         who runs."""
-        if request in self._leaving or not self._residency.enter(
-            request, len(self._running), draft
-        ):
+        spare_blocks = len(self._running)
+        if request in self._leaving or not self._residency.enter(request, spare_blocks, draft):
             return False
         self._waiting.remove(request)
         insert_by_rank(self._running, request)
@@ -231,35 +233,34 @@ class Scheduler:
 
     def retire(self, result: StepResult) -> list[PeerDelta]:
         """Takes the tokens of the oldest launched step; returns the news of its requests."""
-        rows = self._launched.take(result.step)
-        tokens = iter(zip_longest(result.token_ids, result.logprobs))
+        rows = self._launched.take(result)
         for part in result.prompt_logprobs:
-            take_prompt_logprobs([row.request for row in rows], part)
+            take_prompt_logprobs([row.request for row, _ in rows], part)
         deltas = []
-        for row in rows:
+        for row, drawn in rows:
             request = row.request
             request.in_flight -= 1
             if request.held_images:
                 self._residency.pictures.release(request, row.end)
-            if row.samples:
-                token, logprob = next(tokens)
-                request.unknown -= 1
-                # Nobody waits for a token that was sampled after the end.
-                if request.status is not Status.FINISHED:
-                    deltas.append((request.peer, self._accept(request, token, logprob)))
+            request.unknown -= row.samples
+            # Nobody waits for a token that was sampled after the end.
+            if row.samples and request.status is not Status.FINISHED:
+                deltas += self._accept(row, drawn)
             if not request.in_flight and request in self._leaving:
                 self._vacate(request)
         return deltas
 
-    def _accept(self, request: Request, token: int, logprob: TokenLogprob | None) -> Delta:
-        request.tokens.append(token)
-        self._totals.generated_tokens += 1
-        finish = request.finish_reason(token)
+    def _accept(self, row: LaunchedRow, drawn: Sequence[Drawn]) -> list[PeerDelta]:
+        """Takes what a row has drawn as far as its guesses were right and the answer goes on."""
+        request, confirmed = row.request, row.confirmed(drawn)
+        deltas = request.take(drawn[: confirmed + 1])
+        self._totals.generated_tokens += len(deltas)
+        self._speculation.learn(row, confirmed)
         if request.status is Status.RUNNING:
             self._residency.seal(request)
-        if finish is not None:
+        if deltas[-1].finish is not None:
             self._finish(request)
-        return request.delta(token, logprob, finish)
+        return [(request.peer, delta) for delta in deltas]
 
     def start_over(self, *, encoding: bool) -> list[PeerDelta]:
         """Takes back all launched steps, because the oldest ran out of memory, in its pictures or

@@ -20,6 +20,8 @@ class Totals:
     preemptions: int = 0
     cancellations: int = 0
     steps: int = 0
+    guessed_tokens: int = 0
+    confirmed_tokens: int = 0
 
     def count_image(self, *, encoded: bool) -> None:
         if encoded:
@@ -51,4 +53,6 @@ class Totals:
             preemptions_total=self.preemptions,
             cancellations_total=self.cancellations,
             steps_total=self.steps,
+            guessed_tokens_total=self.guessed_tokens,
+            confirmed_tokens_total=self.confirmed_tokens,
         )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from server.kernels.attention import DecodeBatch, KVCache
 from server.model.internvl import InternVLChat
-from server.runner.inputs import Ints
+from server.runner.inputs import Ints, StepLayout
 from server.runner.slots import Slots
 
 Work = Callable[[], Tensor]
@@ -106,6 +106,10 @@ class DecodeGraphs:
             return self._model.logits(hidden) if self._predicts else hidden
 
         return work
+
+    def hold(self, layout: StepLayout) -> bool:
+        """Whether there is a graph for such a step."""
+        return layout.decodes and len(layout.positions) <= self._sizes[-1]
 
     def run(self, slots: Ints, positions: Ints, arrived: Tensor | None) -> Tensor:
         """What the stage makes of a step's rows, valid until the next call: logits in the last

@@ -20,7 +20,9 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class StepLayout:
-    """T tokens of R rows, each row's tokens side by side, in the order of the rows."""
+    """T tokens of R rows, each row's tokens side by side, in the order of the rows. A row with
+    guesses counts as one for each of its tokens: each of them samples, and so they go the way of
+    tokens that are decoded one by one."""
 
     positions: Ints
     """Of each token in its sequence: [T]."""
@@ -35,6 +37,8 @@ class StepLayout:
     sampling_tokens: Ints
     """Where in T the last tokens of rows that sample stand: [S]."""
     sampling_slots: list[int]
+    sampling_positions: list[int]
+    """Of the tokens that they draw."""
 
     @property
     def decodes(self) -> bool:
@@ -44,13 +48,17 @@ class StepLayout:
     @classmethod
     def of(cls, rows: Sequence[Row], slots: Sequence[Slot]) -> StepLayout:
         """Layout of `rows`; `slots` are theirs, one by one, before the step."""
-        counts = np.array([row.count for row in rows])
-        starts = np.array([slot.computed for slot in slots])
-        row_slots = np.array([row.slot for row in rows])
+        guesses = np.array([len(row.guesses) for row in rows])
+        parts = guesses + 1
+        counts = np.repeat(np.array([row.count for row in rows]) - guesses, parts)
+        guessed = np.arange(len(counts)) - np.repeat(parts.cumsum() - parts, parts)
+        starts = np.repeat([slot.computed for slot in slots], parts) + guessed
+        lengths = np.repeat([slot.length for slot in slots], parts) + guessed
+        row_slots = np.repeat([row.slot for row in rows], parts)
         ends = counts.cumsum()
         first_tokens = ends - counts
         contexts = starts + counts
-        samples = contexts == np.array([slot.length for slot in slots])
+        samples = contexts == lengths
         return cls(
             positions=np.arange(ends[-1]) + np.repeat(starts - first_tokens, counts),
             token_slots=np.repeat(row_slots, counts),
@@ -60,6 +68,7 @@ class StepLayout:
             first_tokens=first_tokens,
             sampling_tokens=ends[samples] - 1,
             sampling_slots=row_slots[samples].tolist(),
+            sampling_positions=contexts[samples].tolist(),
         )
 
     def token_of(self, slot: int, position: int) -> int:

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.engine.plan import Install, PromptLogprobs, RunnerLimits, StepPlan, StepResult
+from server.engine.plan import Install, PromptLogprobs, Row, RunnerLimits, StepPlan, StepResult
 from server.errors import StartupError
 from server.messages import Ready, SamplingParams, TokenLogprob
 from server.model.spec import ModelSpec
@@ -112,28 +112,31 @@ class NullRunner:
         self._script = script
         self._step_s = step_s
         self._slots: dict[int, Recital] = {}
-        self._rows: list[int] = []
+        self._rows: list[Row] = []
         self._due_s = 0.0
 
     def launch(self, plan: StepPlan) -> NullStep:
+        for confirm in plan.confirms:
+            self._slots[confirm.slot].length += confirm.count
+            self._slots[confirm.slot].computed += confirm.count
         for install in plan.installs:
             self._slots[install.slot] = Recital.of(install)
-        counts = [1] * len(self._rows)
+        rows = self._rows if plan.rows is None else plan.rows
         if plan.rows is not None:
-            self._rows = [row.slot for row in plan.rows]
-            counts = [row.count for row in plan.rows]
+            self._rows = [Row(row.slot, 1) for row in plan.rows]
         self._due_s = max(self._due_s, time.monotonic()) + self._step_s
         slots: list[int] = []
         token_ids: list[int] = []
         step = NullStep(plan, slots, token_ids, self._due_s)
-        for slot, count in zip(self._rows, counts, strict=True):
-            recital = self._slots[slot]
+        for row in rows:
+            recital = self._slots[row.slot]
             if recital.prompt_logprobs is not None:
-                step.prompt_logprobs += prompt_logprobs(slot, recital, count)
-            recital.computed += count
+                step.prompt_logprobs += prompt_logprobs(row.slot, recital, row.count)
+            recital.computed += row.count - len(row.guesses)
             if recital.computed == recital.length:
-                slots.append(slot)
-                token_ids.append(self._script[recital.place % len(self._script)])
+                for ahead in range(1 + len(row.guesses)):
+                    slots.append(row.slot)
+                    token_ids.append(self._script[(recital.place + ahead) % len(self._script)])
                 recital.length += 1
         wanted = [self._slots[slot].sampling.logprobs for slot in slots]
         if any(one is not None for one in wanted):

@@ -159,7 +159,7 @@ class LocalRunner:
         layout = StepLayout.of(rows, slots)
         prompts: list[PromptPart] = []
         arrived = self._stage.receive(len(layout.positions))
-        if self._graphs is not None and layout.decodes and not plan.scatters:
+        if self._graphs is not None and self._graphs.hold(layout) and not plan.scatters:
             result = self._graphs.run(layout.row_slots, layout.positions, arrived)
         else:
             result = self._forward(layout, plan.scatters, arrived)
@@ -167,12 +167,11 @@ class LocalRunner:
                 prompts = self._all_prompt_logprobs(rows, slots, layout, result)
                 last = result.index_select(0, self._upload(layout.sampling_tokens))
                 result = self._model.logits(last)
-        for row, slot in zip(rows, slots, strict=True):
-            slot.computed += row.count
+        self._slots.advance(rows)
         if not self._predicts:
-            self._stage.pass_on(plan.step, result, layout.sampling_slots)
+            self._stage.pass_on(plan.step, result, layout)
             return Sampled.nowhere()
-        sampled = self._sample(result, layout.sampling_slots, plan.masked, masks, prompts)
+        sampled = self._sample(result, layout, plan.masked, masks, prompts)
         self._stage.send_tokens(sampled.token_ids)
         return replace(sampled, encoding=encoding).to_host()
 
@@ -223,15 +222,17 @@ class LocalRunner:
     def _sample(
         self,
         logits: Tensor,
-        slots: list[int],
+        layout: StepLayout,
         masked: Sequence[int],
         masks: Future[Masks],
         prompts: list[PromptPart],
     ) -> Sampled:
-        """Draws the next token of each slot that reached its end, and remembers it."""
+        """Draws a token wherever a slot has reached its end, or would with its guesses, and
+        remembers it."""
+        slots, positions = layout.sampling_slots, layout.sampling_positions
         if not slots:
             return Sampled(torch.empty(0, dtype=torch.int64), None, [], prompts)
-        rows = [self._slots.sampling_row(slot) for slot in slots]
+        rows = list(map(self._slots.sampling_row, slots, positions))
         counts = [row.params.logprobs for row in rows]
         asked = [index for index, count in enumerate(counts) if count is not None]
         # A copy: sampling bends the logits.
@@ -241,7 +242,7 @@ class LocalRunner:
             by_slot = dict(zip(masked, masks.result(), strict=True))
             row_masks = [by_slot.get(slot) for slot in slots]
         token_ids = self._vocabulary.sample(logits, rows, row_masks)
-        self._slots.append(slots, token_ids)
+        self._slots.write(slots, positions, token_ids)
         if not asked:
             return Sampled(token_ids, None, [], prompts)
         top = max(count for count in counts if count is not None)
@@ -252,8 +253,9 @@ class LocalRunner:
     ) -> list[PromptPart]:
         """Those of all rows that want them, from the `hidden` state of each token."""
         parts: list[PromptPart] = []
-        for row, slot, first in zip(rows, slots, layout.first_tokens.tolist(), strict=True):
+        for row, slot in zip(rows, slots, strict=True):
             if slot.prompt_logprobs is not None:
+                first = layout.token_of(row.slot, slot.computed)
                 parts += self._prompt_logprobs(row, slot, hidden[first : first + row.count])
         return parts
 

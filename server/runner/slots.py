@@ -7,6 +7,7 @@ known on the host without asking the device: they follow from the plans alone.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,11 +59,17 @@ class Slots:
 
     def apply(self, plan: StepPlan) -> list[Row]:
         """Takes over installs and block tables; returns the rows of the step."""
+        for confirm in plan.confirms:
+            self._slots[confirm.slot].length += confirm.count
+            self._slots[confirm.slot].computed += confirm.count
         for install in plan.installs:
             self._install(install)
         for grow in plan.grows:
             self._grow(grow)
         rows = self.rows_of(plan)
+        for row in rows:
+            if row.guesses:
+                self._guess(row)
         self._last_rows.append(rows)
         return rows
 
@@ -86,26 +93,29 @@ class Slots:
         self.block_tables[grow.slot, slot.num_blocks : end] = torch.tensor(grow.blocks)
         slot.num_blocks = end
 
-    def append(self, slots: list[int], token_ids: Tensor) -> None:
-        """Adds the token that each of `slots` has sampled; the values stay on the device."""
-        self.write(slots, self.advance(slots), token_ids)
+    def _guess(self, row: Row) -> None:
+        """Puts guesses where tokens will be; what is drawn takes their places."""
+        length = self._slots[row.slot].length
+        self.tokens[row.slot, length : length + len(row.guesses)] = torch.tensor(row.guesses)
 
-    def advance(self, slots: list[int]) -> list[int]:
-        """Makes `slots` one token longer, of unknown value; returns the positions of the tokens."""
-        positions = [self._slots[slot].length for slot in slots]
-        for slot in slots:
-            self._slots[slot].length += 1
-        return positions
+    def advance(self, rows: Sequence[Row]) -> None:
+        """Counts what a step has computed: a slot that reached its end is one token longer, of
+        unknown value. Guesses do not count before a plan confirms them."""
+        for row in rows:
+            slot = self._slots[row.slot]
+            slot.computed += row.count - len(row.guesses)
+            if slot.computed == slot.length:
+                slot.length += 1
 
     def write(self, slots: list[int], positions: list[int], token_ids: Tensor) -> None:
-        """Gives tokens their value."""
+        """Gives tokens their value, which stays on the device."""
         places = torch.tensor([slots, positions], device=token_ids.device)
         self.tokens.index_put_((places[0], places[1]), token_ids)
 
-    def sampling_row(self, slot: int) -> SamplingRow:
-        """How the next token of a slot is drawn."""
+    def sampling_row(self, slot: int, position: int) -> SamplingRow:
+        """How the token at a position of a slot is drawn."""
         state = self._slots[slot]
         generated = None
         if state.sampling.shaped:
-            generated = self.tokens[slot, state.prompt_length : state.length]
-        return SamplingRow(state.sampling, state.length, generated, state.stop_ids)
+            generated = self.tokens[slot, state.prompt_length : position]
+        return SamplingRow(state.sampling, position, generated, state.stop_ids)

@@ -19,6 +19,7 @@ from torch import Tensor
 from server.distributed.groups import Groups, Link
 from server.engine.plan import RunnerLimits, StepPlan
 from server.model.internvl import InternVLChat
+from server.runner.inputs import StepLayout
 from server.runner.slots import Slots
 
 
@@ -29,8 +30,8 @@ class Stage(Protocol):
     def receive(self, tokens: int) -> Tensor | None:
         """Hidden states [tokens, hidden] of the stage before; None in the first one."""
 
-    def pass_on(self, step: int, hidden: Tensor, sampling_slots: list[int]) -> None:
-        """Sends hidden states on; the slots get a token in the last stage."""
+    def pass_on(self, step: int, hidden: Tensor, layout: StepLayout) -> None:
+        """Sends hidden states on; tokens are drawn in the last stage."""
 
     def send_tokens(self, token_ids: Tensor) -> None:
         """Sends what the last stage drew to the first."""
@@ -51,7 +52,7 @@ class OnlyStage:
     def receive(self, tokens: int) -> Tensor | None:
         return None
 
-    def pass_on(self, step: int, hidden: Tensor, sampling_slots: list[int]) -> None:
+    def pass_on(self, step: int, hidden: Tensor, layout: StepLayout) -> None:
         raise AssertionError("an only stage has nobody to pass on to")
 
     def send_tokens(self, token_ids: Tensor) -> None:
@@ -103,12 +104,11 @@ class PipelineStage:
         empty = torch.empty(shape, dtype=self._dtype, device=self._device)
         return _link(self._groups.previous).receive(empty)
 
-    def pass_on(self, step: int, hidden: Tensor, sampling_slots: list[int]) -> None:
+    def pass_on(self, step: int, hidden: Tensor, layout: StepLayout) -> None:
         # A copy: a graph writes its next result to the same place.
         _link(self._groups.next).send(hidden.clone())
-        positions = self._slots.advance(sampling_slots)
-        if self._embeds and sampling_slots:
-            self._owed.append(Owed(step, sampling_slots, positions))
+        if self._embeds and layout.sampling_slots:
+            self._owed.append(Owed(step, layout.sampling_slots, layout.sampling_positions))
 
     def send_tokens(self, token_ids: Tensor) -> None:
         if len(token_ids):

@@ -12,8 +12,17 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
-from server.engine.plan import Install, OutOfMemoryError, RunnerLimits, StepPlan, StepResult
+from server.engine.plan import (
+    Confirm,
+    Install,
+    OutOfMemoryError,
+    Row,
+    RunnerLimits,
+    StepPlan,
+    StepResult,
+)
 from server.messages import ImageRef, SamplingParams, Submit
 
 TOKENS_PER_IMAGE = 6
@@ -21,6 +30,10 @@ IMAGE_BYTES = 4
 VOCAB_SIZE = 50
 
 Content = tuple[str, bytes, int]
+
+PARROT = 2
+"""With this seed the fake model repeats, seven times out of eight, what followed its newest token
+before."""
 
 
 def limits(**changes: int) -> RunnerLimits:
@@ -41,6 +54,10 @@ def limits(**changes: int) -> RunnerLimits:
 
 def next_token(contents: Sequence[Content], seed: int, mask: bytes | None = None) -> int:
     digest = hashlib.blake2b(repr((list(contents), seed)).encode(), digest_size=4).digest()
+    if seed == PARROT and mask is None and digest[0] % 8:
+        before = [i for i, content in enumerate(contents[:-1]) if content == contents[-1]]
+        if before:
+            return contents[before[-1] + 1][2]
     allowed = [t for t in range(VOCAB_SIZE) if mask is None or mask[t // 8] >> t % 8 & 1]
     return allowed[int.from_bytes(digest, "little") % len(allowed)]
 
@@ -100,6 +117,9 @@ class Slot:
     computed: int
     blocks: list[int]
     seed: int
+    guesses: list[int] = field(default_factory=list)
+    drawn: list[int] = field(default_factory=list)
+    """After the first and after each guess of the last row."""
 
 
 @dataclass
@@ -171,6 +191,8 @@ class FakeRunner:
         return True
 
     def execute(self, plan: StepPlan, masks: Sequence[bytes | None]) -> StepResult:
+        for confirm in plan.confirms:
+            self._confirm(confirm)
         for install in plan.installs:
             self._install(install)
         for grow in plan.grows:
@@ -194,15 +216,21 @@ class FakeRunner:
             list(tokens), install.computed, list(install.blocks), install.sampling.seed
         )
 
+    def _confirm(self, confirm: Confirm) -> None:
+        slot, count = self.slots[confirm.slot], confirm.count
+        assert count > 0 and slot.guesses[:count] == slot.drawn[:count], "a wrong guess"
+        slot.tokens += slot.drawn[1 : count + 1]
+        slot.computed += count
+
     def _forward(self, plan: StepPlan, masks: dict[int, bytes | None]) -> list[int]:
-        rows = [(r.slot, r.count) for r in plan.rows] if plan.rows is not None else []
-        if plan.rows is None:
-            rows = [(slot, 1) for slot in self._last_slots[-self.limits.stages]]
-        named = [slot for slot, _ in rows]
+        rows = plan.rows
+        if rows is None:
+            rows = [Row(slot, 1) for slot in self._last_slots[-self.limits.stages]]
+        named = [row.slot for row in rows]
         self._last_slots.append(named)
         assert rows
         assert len(set(named)) == len(rows), "a slot has two rows"
-        cost = sum(count for _, count in rows)
+        cost = sum(row.count for row in rows)
         if len(plan.encodes) > 1:  # a single picture may be dearer than a budget
             cost += len(plan.encodes) * self.limits.image_cost_tokens
         assert cost <= self.limits.step_token_budget
@@ -211,43 +239,51 @@ class FakeRunner:
             for s in plan.scatters
             for i in range(s.count)
         }
-        for slot, count in rows:  # all keys and values are written before anything is read
-            self._check_turn(slot, count, plan.step)
-            self._write(slot, count, embeddings)
+        for row in rows:  # all keys and values are written before anything is read
+            self._check_turn(row, plan.step)
+            self._write(row, embeddings)
         assert not embeddings, "an embedding outside its chunk"
-        sampling = [slot for slot, _ in rows if self._samples(slot)]
+        sampling = [slot for slot in named if self._samples(slot)]
         self.drawn_in.update((slot, plan.step) for slot in sampling)
         assert masks.keys() <= set(sampling), "a mask for a row that does not sample"
-        return [self._sample(self.slots[slot], masks.get(slot)) for slot in sampling]
+        drawn = (self._sample(self.slots[slot], masks.get(slot)) for slot in sampling)
+        return list(chain.from_iterable(drawn))
 
-    def _check_turn(self, slot: int, count: int, step: int) -> None:
-        """A row that reads the newest token of its slot finds it at the first stage."""
-        state, drawn_in = self.slots[slot], self.drawn_in.get(slot, -1)
-        if state.computed + count == len(state.tokens):
-            known = drawn_in <= self.read_back
+    def _check_turn(self, row: Row, step: int) -> None:
+        """A row that reads the newest token of its slot finds it at the first stage; one with
+        guesses comes when that token, which they follow, is known."""
+        state, drawn_in = self.slots[row.slot], self.drawn_in.get(row.slot, -1)
+        known = drawn_in <= self.read_back
+        assert known or not state.guesses, "a row before its guesses were read"
+        assert known or not row.guesses, "guesses after a token that nobody knows"
+        if state.computed + row.count == len(state.tokens):
             assert known or drawn_in <= step - self.limits.stages, "a row before its token"
 
-    def _write(
-        self, slot: int, count: int, embeddings: dict[tuple[int, int], tuple[str, bytes, int]]
-    ) -> None:
-        state = self.slots[slot]
-        assert 0 < count <= len(state.tokens) - state.computed
-        for position in range(state.computed, state.computed + count):
-            token: Content = ("token", b"", state.tokens[position])
+    def _write(self, row: Row, embeddings: dict[tuple[int, int], tuple[str, bytes, int]]) -> None:
+        state = self.slots[row.slot]
+        state.guesses = row.guesses
+        tokens = state.tokens + row.guesses
+        assert len(row.guesses) < row.count <= len(tokens) - state.computed
+        assert not row.guesses or row.count == len(tokens) - state.computed
+        for position in range(state.computed, state.computed + row.count):
+            token: Content = ("token", b"", tokens[position])
             block = state.blocks[position // self.limits.kv_block_size]
             place = (block, position % self.limits.kv_block_size)
-            self.kv[place] = embeddings.pop((slot, position), token)
-        state.computed += count
+            self.kv[place] = embeddings.pop((row.slot, position), token)
+        state.computed += row.count - len(row.guesses)
 
     def _samples(self, slot: int) -> bool:
         return self.slots[slot].computed == len(self.slots[slot].tokens)
 
-    def _sample(self, state: Slot, mask: bytes | None) -> int:
-        size = self.limits.kv_block_size
-        contents = [self.kv[state.blocks[p // size], p % size] for p in range(state.computed)]
-        token = next_token(contents, state.seed, mask)
-        state.tokens.append(token)
-        return token
+    def _sample(self, state: Slot, mask: bytes | None) -> list[int]:
+        size, end = self.limits.kv_block_size, state.computed + len(state.guesses)
+        contents = [self.kv[state.blocks[p // size], p % size] for p in range(end)]
+        state.drawn = [
+            next_token(contents[:known], state.seed, mask)
+            for known in range(state.computed, end + 1)
+        ]
+        state.tokens.append(state.drawn[0])
+        return state.drawn
 
 
 def make_submit(

@@ -16,9 +16,11 @@ PEER = b"api-0"
 class Harness:
     """Collects the deltas of each request and checks the invariants at every turn."""
 
-    def __init__(self, runner: Runner, *, prefix_cache: bool = True) -> None:
+    def __init__(
+        self, runner: Runner, *, prefix_cache: bool = True, speculate: bool = False
+    ) -> None:
         self._runner = runner
-        self.scheduler = Scheduler(runner.limits, prefix_cache=prefix_cache)
+        self.scheduler = Scheduler(runner.limits, prefix_cache=prefix_cache, speculate=speculate)
         self.deltas: dict[int, list[Delta]] = {}
         self._pending: deque[tuple[StepPlan, Pending]] = deque()
 

@@ -14,10 +14,16 @@ A, B = b"aaaa", b"bbbb"
 class Checked(Harness):
     """Over the fake runner, with the answers that must come out."""
 
-    def __init__(self, room: RunnerLimits | None = None, *, prefix_cache: bool = True) -> None:
+    def __init__(
+        self,
+        room: RunnerLimits | None = None,
+        *,
+        prefix_cache: bool = True,
+        speculate: bool = False,
+    ) -> None:
         self.runner = FakeRunner(room or limits())
         self.expected: dict[int, list[int]] = {}
-        super().__init__(self.runner, prefix_cache=prefix_cache)
+        super().__init__(self.runner, prefix_cache=prefix_cache, speculate=speculate)
 
     def submit(
         self,
