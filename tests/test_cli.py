@@ -75,6 +75,13 @@ def test_a_wrong_flag_ends_without_a_traceback() -> None:
         main(["serve", "--port", "70000"])
 
 
+def test_a_layer_pipeline_does_not_speculate(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--speculate", "ngram", "--pipeline-parallel-size", "2"])
+    assert ended.value.code == 1
+    assert "leave it or --pipeline-parallel-size 2 out" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", "--host", "127.0.0.1", "--port", "0", "--model", "./nowhere"])

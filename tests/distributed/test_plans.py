@@ -15,11 +15,12 @@ from server.distributed.plans import (
     local_address,
     remote_address,
 )
-from server.engine.plan import Encode, Grow, Install, Row, Scatter, StepPlan
+from server.engine.plan import Confirm, Encode, Grow, Install, Row, Scatter, StepPlan
 from server.messages import SamplingParams
 
 PLAN = StepPlan(
     step=4,
+    confirms=[Confirm(0, 3)],
     installs=[
         Install(
             slot=1,
@@ -35,7 +36,7 @@ PLAN = StepPlan(
     grows=[Grow(0, [9])],
     encodes=[Encode(2, memoryview(bytes(range(200)) * 3000))],
     scatters=[Scatter(1, 0, 2, 0, 1)],
-    rows=[Row(0, 1), Row(1, 2)],
+    rows=[Row(0, 3, guesses=[8, 9]), Row(1, 2)],
     masked=[1],
 )
 ORDERS: list[Order] = [

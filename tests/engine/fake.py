@@ -218,7 +218,8 @@ class FakeRunner:
 
     def _confirm(self, confirm: Confirm) -> None:
         slot, count = self.slots[confirm.slot], confirm.count
-        assert count > 0 and slot.guesses[:count] == slot.drawn[:count], "a wrong guess"
+        assert 0 < count <= len(slot.guesses), "guesses of another row"
+        assert slot.guesses[:count] == slot.drawn[:count], "a wrong guess"
         slot.tokens += slot.drawn[1 : count + 1]
         slot.computed += count
 

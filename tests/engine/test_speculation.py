@@ -176,3 +176,20 @@ def test_no_memory_for_a_step_with_guesses() -> None:
     harness.run()
     assert harness.tokens(1) == harness.expected[1]
     assert harness.tokens(2) == harness.expected[2][: len(harness.tokens(2))]
+
+
+def test_a_request_that_is_set_back_before_its_guesses_were_confirmed() -> None:
+    for steps in range(4, 12):
+        harness = Checked(ROOM, speculate=True)
+        harness.submit(make_submit(1, REPETITIVE, max_tokens=60, seed=PARROT))
+        for _ in range(steps):
+            harness.step()
+        request = harness.scheduler._running[0]
+        confirmed, idle = request.confirmed, not request.in_flight
+        harness.scheduler._preempt(request)
+        harness.submit(make_submit(2, range(9), priority=-1))  # takes the slot
+        harness.run()
+        harness.check_answers()
+        if confirmed and idle:
+            return
+    raise AssertionError("no step left anything to confirm")

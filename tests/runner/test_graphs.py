@@ -18,6 +18,7 @@ from tests import golden
 from tests.engine.harness import Harness
 from tests.kernels.fake_flash import fake_flash
 from tests.runner.requests import Asked, ask, ask_golden, make_runner
+from tests.runner.test_speculation import prompts
 
 NAMES = ("text_en", "image_single", "text_eos", "two_combined", "text_zh_emoji")
 
@@ -92,6 +93,22 @@ def test_graphs_give_the_same_tokens(model: InternVLChat, alone: list[list[int]]
     assert len(capture.replays) > 1, "smaller graphs as requests end"
     assert sum(capture.replays.values()) > 25
     assert capture.pictures, "pictures go through graphs as well"
+
+
+def test_rows_with_guesses_are_rows_of_a_graph(model: InternVLChat) -> None:
+    asked = [one for one in prompts(12) if one.submit.sampling.allowed_token_ids]
+    capture = Repeats()
+    runners = [make_runner(model), graph_runner(model, capture)]
+    runs = [Harness(runner, speculate=runner is runners[1]) for runner in runners]
+    for run, runner in zip(runs, runners, strict=True):
+        for request_id, one in enumerate(asked):
+            run.submit(one.numbered(request_id))
+            run.run()
+        runner.close()
+    for request_id in range(len(asked)):
+        assert runs[0].tokens(request_id) == runs[1].tokens(request_id)
+    assert runs[1].scheduler.gauges().confirmed_tokens_total > 10
+    assert {4, 6} <= capture.replays.keys(), "one request at a time needs one row without guesses"
 
 
 def test_pictures_come_back_in_their_order(model: InternVLChat) -> None:

@@ -61,6 +61,19 @@ def test_whoever_takes_a_slot_begins_anew() -> None:
     assert run.tokens(1) == run.tokens(2) == [5, 9, 13, 5]
 
 
+def test_guesses_are_recited_at_once() -> None:
+    submit = asked(make_submit(1, [3], max_tokens=40), logprobs=1)
+    plain, guessing = (
+        Harness(NullRunner(limits(), SCRIPT), speculate=speculate) for speculate in (False, True)
+    )
+    for run in (plain, guessing):
+        run.submit(submit)
+        run.run()
+    assert guessing.tokens(1) == plain.tokens(1)
+    assert [d.logprobs for d in guessing.deltas[1]] == [d.logprobs for d in plain.deltas[1]]
+    assert guessing.scheduler.gauges().confirmed_tokens_total > 20
+
+
 def test_a_cancelled_request_ends() -> None:
     run = harness()
     run.submit(make_submit(1, [3], max_tokens=40))

@@ -22,6 +22,7 @@ from tests.engine.fake import CountingMatcher
 from tests.engine.harness import Harness
 from tests.runner.requests import Asked, ask, ask_golden, make_rank
 from tests.runner.test_invariance import SAMPLED
+from tests.runner.test_speculation import prompts
 
 SPEC = ModelSpec.load(golden.CHECKPOINT)
 NAMES = ("text_zh_emoji", "image_single", "two_separate_round2", "video8")
@@ -73,7 +74,9 @@ class AllRanks:
 
 
 @contextmanager
-def ranks(size: int, vision_tp: int, stages: int = 1, **limits: int) -> Iterator[Harness]:
+def ranks(
+    size: int, vision_tp: int, stages: int = 1, *, speculate: bool = False, **limits: int
+) -> Iterator[Harness]:
     plan = ShardPlan.make(SPEC, size, vision_tp, stages=stages)
     runners = []
     for shard, groups in zip(plan.ranks, make_groups(size, vision_tp, stages), strict=True):
@@ -88,7 +91,7 @@ def ranks(size: int, vision_tp: int, stages: int = 1, **limits: int) -> Iterator
         runners.append(make_rank(model, groups, {"stages": stages, **limits}))
     everybody = AllRanks(runners, size)
     try:
-        yield Harness(everybody)
+        yield Harness(everybody, speculate=speculate)
     finally:
         everybody.close()
 
@@ -143,6 +146,18 @@ def test_the_same_tokens_on_any_ranks(alone: list[list[int]], size: int, vision_
         assert answers(harness) == alone
         logprobs = [d.logprobs for d in harness.deltas[len(CROWD) - 1]]
         assert all(entries and len(entries[0].top_ids) == 3 for entries in logprobs)
+
+
+def test_ranks_guess_alike() -> None:
+    runs = []
+    for size in (1, 3):
+        with ranks(size, 1, speculate=size > 1, slots=4) as harness:
+            for request_id, asked in enumerate(prompts(12)):
+                harness.submit(asked.numbered(request_id))
+            harness.run()
+            runs.append([harness.tokens(request_id) for request_id in range(12)])
+    assert runs[0] == runs[1]
+    assert harness.scheduler.gauges().confirmed_tokens_total > 10
 
 
 @pytest.mark.parametrize(("size", "vision_tp", "stages"), PIPELINES)
