@@ -55,7 +55,7 @@ class Speculation:
         """Whether the next step has to wait for those that were launched."""
         if not self._enabled or not launched:
             return False
-        decoding = [request for request in running if request.remaining <= 1]
+        decoding = [request for request in running if request.remaining == 1]
         return launched.guessing or (
             len(decoding) <= ROWS and any(_guesses(request, 1) for request in decoding)
         )

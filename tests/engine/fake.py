@@ -54,11 +54,11 @@ def limits(**changes: int) -> RunnerLimits:
 
 def next_token(contents: Sequence[Content], seed: int, mask: bytes | None = None) -> int:
     digest = hashlib.blake2b(repr((list(contents), seed)).encode(), digest_size=4).digest()
-    if seed == PARROT and mask is None and digest[0] % 8:
-        before = [i for i, content in enumerate(contents[:-1]) if content == contents[-1]]
-        if before:
-            return contents[before[-1] + 1][2]
     allowed = [t for t in range(VOCAB_SIZE) if mask is None or mask[t // 8] >> t % 8 & 1]
+    if seed == PARROT and digest[0] % 8:
+        before = [i for i, content in enumerate(contents[:-1]) if content == contents[-1]]
+        if before and (token := contents[before[-1] + 1][2]) in allowed:
+            return token
     return allowed[int.from_bytes(digest, "little") % len(allowed)]
 
 

@@ -4,8 +4,14 @@ from array import array
 
 import pytest
 
+from server.engine.draft import Draft
+from server.engine.launched import Launched, LaunchedRow
+from server.engine.request import Request
+from server.engine.residency import Residency
 from server.engine.speculation import GUESSES, PAUSE_MAX, ROWS, STEP_TOKENS, look_up
+from server.engine.totals import Totals
 from tests.engine.fake import PARROT, VOCAB_SIZE, limits, make_submit
+from tests.engine.harness import PEER
 from tests.engine.test_scheduler import Checked
 
 ROOM = limits(slots=12, kv_blocks=200, max_model_len=200, step_token_budget=64)
@@ -97,18 +103,14 @@ def test_above_a_number_of_rows_nobody_guesses() -> None:
     assert not guessing(harness)
 
 
-def test_guesses_end_where_the_answer_does() -> None:
+@pytest.mark.parametrize(("max_tokens", "guesses"), [(1, 0), (3, 0), (4, 1), (6, 3)])
+def test_guesses_end_where_the_answer_does(max_tokens: int, guesses: int) -> None:
     harness = Checked(ROOM, speculate=True)
-    harness.submit(make_submit(1, [3] * 12, max_tokens=10, seed=PARROT))
+    harness.submit(make_submit(1, [3] * 12, max_tokens=max_tokens, seed=PARROT))
     harness.run()
     harness.check_answers()
-    rows = [row for rows in guessing(harness) for row in rows]
-    assert rows and all(len(row) <= 8 for row in rows)
-    plain = Checked(ROOM, speculate=True)
-    plain.submit(make_submit(1, [3] * 12, max_tokens=1, seed=PARROT))
-    plain.run()
-    plain.check_answers()
-    assert not guessing(plain)
+    rows = [len(row) for rows in guessing(harness) for row in rows]
+    assert max(rows, default=0) == guesses
 
 
 def test_a_stop_token_among_right_guesses_ends_the_answer() -> None:
@@ -120,32 +122,50 @@ def test_a_stop_token_among_right_guesses_ends_the_answer() -> None:
 
 
 def test_whoever_has_a_grammar_does_not_guess() -> None:
+    prompt = [3, 4, 5, 6, 7, 8] * 4  # which the grammar allows to go on
     harness = Checked(ROOM, speculate=True)
-    harness.submit(make_submit(1, REPETITIVE, max_tokens=30, seed=PARROT), grammar_size=25)
+    harness.submit(make_submit(1, prompt, max_tokens=30, seed=PARROT), grammar_size=25)
     harness.run()
     harness.check_answers()
     assert not guessing(harness)
-    harness.submit(make_submit(2, REPETITIVE, max_tokens=40, seed=PARROT), grammar_size=35)
-    harness.submit(make_submit(3, REPETITIVE, max_tokens=40, seed=PARROT))
+    harness.submit(make_submit(2, prompt, max_tokens=40, seed=PARROT), grammar_size=35)
+    harness.submit(make_submit(3, prompt, max_tokens=40, seed=PARROT))
     harness.run()
     harness.check_answers()
     assert guessing(harness), "and keeps nobody from it"
 
 
 def test_whose_guesses_are_wrong_pauses_for_longer_and_longer() -> None:
-    harness = Checked(ROOM, speculate=True)
-    # Two tokens that are everywhere in the prompt, in front of others each time.
-    prompt = [token for other in range(10, 40) for token in (other, 1, 2)]
-    harness.submit(make_submit(1, prompt, max_tokens=100, seed=1))
-    harness.run()
-    harness.check_answers()
-    gauges = harness.scheduler.gauges()
-    assert gauges.guessed_tokens_total <= GUESSES * (100 // PAUSE_MAX + 6)
+    request = Request.from_submit(PEER, make_submit(1, [1, 2] * 5, max_tokens=500), [])
+    request.tokens.extend([1, 2])
+    speculation = Checked(ROOM, speculate=True).scheduler._speculation
+    launched = Launched()
+    launched.add(0, [LaunchedRow(request, end=0, samples=True, prompt=False, encodes=False)])
+    row = LaunchedRow(request, end=0, samples=True, prompt=False, encodes=False, guesses=[1])
+    pauses = []
+    for confirmed in (0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0):
+        speculation.learn(row, confirmed)
+        pauses.append(0)
+        request.scheduled = len(request.tokens) - 1
+        while not speculation.waits(launched, [request]):
+            request.tokens.extend([1, 2])
+            request.scheduled = len(request.tokens) - 1
+            pauses[-1] += 2
+    assert pauses == [2, 4, 8, 0, 2, 4, 8, 16, 32, PAUSE_MAX, PAUSE_MAX]
 
 
-def test_guesses_take_no_block_that_somebody_needs() -> None:
-    room = limits(kv_blocks=13, max_model_len=48, step_token_budget=64)
-    harness = Checked(room, speculate=True)
+@pytest.mark.parametrize(("spare_blocks", "reached"), [(2, 12), (3, 8), (4, 4), (9, 4)])
+def test_guesses_leave_blocks_for_others(spare_blocks: int, reached: int) -> None:
+    residency = Residency(limits(kv_blocks=6), Totals(), prefix_cache=False)
+    request = Request.from_submit(PEER, make_submit(1, range(5)), [])
+    assert residency.enter(request, 0, draft := Draft(100))
+    request.scheduled = 4  # of the 8 positions in two blocks
+    assert residency.reach(request, 12, spare_blocks, draft) == reached
+    assert residency.blocks.available == max(4 - (reached - 4) // 4, 0)
+
+
+def test_with_few_blocks_there_are_preemptions_and_guesses() -> None:
+    harness = Checked(limits(kv_blocks=13, max_model_len=48, step_token_budget=64), speculate=True)
     for request_id in range(4):
         prompt = [request_id + 10, *REPETITIVE[:9]]
         harness.submit(make_submit(request_id, prompt, max_tokens=30, seed=PARROT))

@@ -37,7 +37,7 @@ def prompts(count: int) -> list[Asked]:
         part = words[begin : begin + size]
         tokens = [chance.choice(words), *part, *chance.choices(words, k=3), *part]
         sampling = few_tokens(chance.sample(words, 3)) if index % 2 else GREEDY
-        name, max_tokens = f"prompt {index}", chance.randrange(8, 20)
+        name, max_tokens = f"prompt {index}", chance.randrange(6, 17)
         asked.append(ask(name, tokens, [], sampling, max_tokens=max_tokens))
     return asked
 
