@@ -94,7 +94,7 @@ class Engine:
         elif self._intake.busy:
             wait_s = COMPILING_POLL_S
         self._receive(wait_s)
-        plan = self._scheduler.schedule(self._budget and self._budget.prompt_tokens)
+        plan = self._scheduler.schedule(self._budget.prompt_tokens if self._budget else None)
         if plan is not None:
             self._note_in_flight(self._scheduler.in_flight())
             self._step_clock.launch(plan)
