@@ -16,7 +16,9 @@ ASK: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": 
 
 @pytest.fixture(scope="module")
 def null_daemon() -> Iterator[Daemon]:
-    with running("--load-format", "null", "--max-model-len", "512") as daemon:
+    # The text repeats itself, so nearly every guess is right.
+    flags = ("--load-format", "null", "--max-model-len", "512", "--speculate", "ngram")
+    with running(*flags, "--check-integrity") as daemon:
         yield daemon
 
 
@@ -42,6 +44,25 @@ def test_a_stream_says_the_same(null_daemon: Daemon) -> None:
                 pieces += [choice["delta"].get("content", "") for choice in chunk["choices"]]
     assert "".join(pieces) == whole["choices"][0]["message"]["content"]
     assert usage == whole["usage"]
+
+
+def test_guesses_change_nothing_but_the_number_of_steps(null_daemon: Daemon) -> None:
+    def count(name: str) -> float:
+        return null_daemon.gauge(f"internvl_{name}_total")
+
+    tokens, confirmed, steps = map(count, ("generated_tokens", "confirmed_tokens", "steps"))
+    fields: dict[str, Any] = {"messages": ASK["messages"], "max_tokens": 300}
+    scored = null_daemon.chat(**fields, logprobs=True, top_logprobs=1)["choices"][0]
+    pieces = [entry["token"] for entry in scored["logprobs"]["content"]]
+    assert len(pieces) == 300
+    assert "".join(pieces).strip() == scored["message"]["content"].strip()
+    stopped = null_daemon.chat(**fields, stop="find out")["choices"][0]
+    assert stopped["message"]["content"] == TEXT.partition("find out")[0]
+    assert stopped["finish_reason"] == "stop"
+    null_daemon.wait_until_idle()
+    tokens = count("generated_tokens") - tokens
+    assert count("confirmed_tokens") - confirmed > 0.5 * tokens
+    assert count("steps") - steps < 0.5 * tokens
 
 
 def test_who_leaves_is_forgotten(null_daemon: Daemon) -> None:
