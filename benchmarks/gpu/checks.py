@@ -89,7 +89,7 @@ def _wrong_tokens(model: InternVLChat, backend: Backend, *, graphs: bool) -> flo
         runner.capture_graphs(backend.decode, CudaCapture() if on_gpu else Repeats())
     prompt: list[int] = case["token_ids"]
     blocks = range(-(-(len(prompt) + 32) // backend.block_size))
-    first = StepPlan(0, [install(0, prompt, 0, blocks)], rows=[Row(0, len(prompt))])
+    first = StepPlan(0, installs=[install(0, prompt, 0, blocks)], rows=[Row(0, len(prompt))])
     pending = [runner.launch(first)]
     pending += [runner.launch(StepPlan(step, rows=[Row(0, 1)])) for step in range(1, 32)]
     tokens = [token for step in pending for token in step.result().token_ids]

@@ -96,7 +96,7 @@ def test_graphs_give_the_same_tokens(model: InternVLChat, alone: list[list[int]]
 
 
 def test_rows_with_guesses_are_rows_of_a_graph(model: InternVLChat) -> None:
-    asked = [one for one in prompts(12) if one.submit.sampling.allowed_token_ids]
+    asked = [one for one in prompts(20) if one.submit.sampling.allowed_token_ids]
     capture = Repeats()
     runners = [make_runner(model), graph_runner(model, capture)]
     runs = [Harness(runner, speculate=runner is runners[1]) for runner in runners]
@@ -108,7 +108,7 @@ def test_rows_with_guesses_are_rows_of_a_graph(model: InternVLChat) -> None:
     for request_id in range(len(asked)):
         assert runs[0].tokens(request_id) == runs[1].tokens(request_id)
     assert runs[1].scheduler.gauges().confirmed_tokens_total > 10
-    assert {4, 6} <= capture.replays.keys(), "one request at a time needs one row without guesses"
+    assert capture.replays[4], "one request at a time needs one row without guesses"
 
 
 def test_pictures_come_back_in_their_order(model: InternVLChat) -> None:
