@@ -114,7 +114,7 @@ def test_guesses_end_where_the_answer_does(max_tokens: int, guesses: int) -> Non
 
 
 def test_a_stop_token_among_right_guesses_ends_the_answer() -> None:
-    for stop in range(VOCAB_SIZE):
+    for stop in range(0, VOCAB_SIZE, 4):
         harness = Checked(ROOM, speculate=True)
         harness.submit(make_submit(1, REPETITIVE, max_tokens=60, seed=PARROT, stop_ids=[stop]))
         harness.run()
