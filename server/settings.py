@@ -214,9 +214,7 @@ class Settings(Limits, BaseSettings):
         False, description="Keep caches of prompts and pictures apart for each API key."
     )
     allow_remote_media: bool = Field(
-        False,
-        description="Fetch pictures and videos that requests name by https URLs, from public "
-        "addresses.",
+        False, description="Fetch pictures and videos by https URLs, from public addresses."
     )
     allowed_media_domains: Names = Field(
         (), description="Host from which they may be fetched; repeat it. Default: any."
@@ -225,9 +223,7 @@ class Settings(Limits, BaseSettings):
         None, description="Folder whose files requests may name by file: URLs. Default: none."
     )
     strict_params: bool = Field(
-        False,
-        description="Answer 400 to a request with an unknown field, instead of naming it in "
-        "`x-ignored-params`.",
+        False, description="Answer 400 to unknown fields; else `x-ignored-params` names them."
     )
     playground: bool = Field(
         True, description="Serve the playground, a page to try the model on, at `/`."
@@ -259,8 +255,7 @@ class Settings(Limits, BaseSettings):
         "then they end with an error event. SIGINT and a second signal do not wait.",
     )
     shutdown_timeout_s: PositiveFloat = Field(
-        5.0,
-        description="Time that processes get to end after that before they are killed, in seconds.",
+        5.0, description="Time that processes get to end after that, in seconds, before a kill."
     )
     cpu_threads: PositiveInt | None = Field(
         None, description="Threads that compute on a CPU. Default: the cores of this process."
