@@ -165,11 +165,12 @@ def summary(assignment: Assignment, ready: Ready) -> list[str]:
     rows = {
         "model": ", ".join(assignment.parsed_settings().names()),
         "dtype": f"{ready.dtype} on {ready.device}, quantization {ready.quantization}",
-        "ranks": ready.ranks,
+        "ranks": f"{ready.ranks}, stages {ready.stages}, ranks of a tower {ready.vision_tp}",
         "weights": f"{_gib(ready.weights_bytes)} GiB a rank",
         "KV cache": f"{ready.kv_blocks} blocks of {ready.kv_block_size} tokens, "
         f"{kv_tokens / ready.max_model_len:.1f} full contexts of {ready.max_model_len}, "
         f"{_gib(ready.kv_bytes)} GiB a rank",
+        "activations": f"{_gib(ready.activations_bytes)} GiB a rank at most",
         "step budget": f"{ready.step_token_budget} tokens, {ready.max_num_seqs} requests",
         "address": assignment.address,
     }

@@ -150,6 +150,11 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Of each rank, as planned."""
     kv_bytes: list[int] = []
     """Of each rank's cache."""
+    activations_bytes: list[int] = []
+    """Of each rank's largest step, as planned."""
+    stages: int = 1
+    vision_tp: int = 1
+    """Ranks that share a vision tower."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,190 +1,121 @@
 """`internvl-serve plan`: whether a model fits a set of GPUs, from its config and headers alone.
 
-The arithmetic is that of the daemon: the shard plan tells what each rank holds, and what weights,
-activations and reserve leave becomes KV cache. Of a Hub id only config.json is downloaded; in a
-folder the headers of the weight files are compared with it.
+Prints a table of what each rank holds, and either that it fits or what would. Of a Hub id only
+config.json is downloaded; in a folder the headers of the weight files are compared with it.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any, get_args
 
 from server.errors import CheckpointError, StartupError
-from server.model.footprint import RankMemory, plan_memory
+from server.layout import BANDWIDTHS_GB_S, GIB, Gpus, Layout, Split
+from server.model.footprint import RankMemory
 from server.model.headers import read_header
 from server.model.shards import ShardPlan, text_weights, vision_weights
 from server.model.spec import ModelSpec
+from server.model.stages import stage_of
 from server.settings import Quantization
 
-GIB = 2**30
-GB = 10**9
-
-UTILISATION = 0.92
-"""Share of a GPU's memory that a process can count on; drivers and other contexts take the rest."""
-
-RESERVE_BYTES = 1 * GB
-RESERVE_SHARE = 0.01
-"""Graphs, communication buffers and what allocation loses: more on larger cards."""
-
-BANDWIDTHS_GB_S = {24: 600, 32: 1500, 40: 1400, 48: 800, 80: 3000, 96: 1600, 141: 4300, 192: 7000}
-"""Memory bandwidth that cards of a size (in GB) reach, cautiously; for the floor of a step."""
+COLUMNS = (
+    *("rank", "stage", "layers", "heads (KV)", "MLP columns", "vision heads", "language GiB"),
+    *("vision GiB", "activations GiB", "reserve GiB", "KV GiB", "KV tokens", "contexts"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Gpus:
-    """Equal cards."""
-
-    count: int
-    memory_gb: int
-
-    @classmethod
-    def parse(cls, text: str) -> Gpus:
-        """`4x48GB`, `1x141`, or `80GB` for one.
-
-        Raises:
-            StartupError: it is none of these.
-        """
-        match = re.fullmatch(r"(?:(\d+)x)?(\d+)(?:GB)?", text.strip(), re.IGNORECASE)
-        if match is None or int(match[2]) < 1 or not 1 <= int(match[1] or 1) <= 8:
-            raise StartupError(f"--gpus {text}: write 4x48GB for four cards of 48 GB, 8 at most")
-        return cls(int(match[1] or 1), int(match[2]))
-
-    @property
-    def bandwidth_gb_s(self) -> int:
-        """Of the known size that is nearest."""
-        return BANDWIDTHS_GB_S[min(BANDWIDTHS_GB_S, key=lambda size: abs(size - self.memory_gb))]
+def describe(layout: Layout) -> list[str]:
+    """A table for people, and what follows from it."""
+    split, gpus = layout.split, layout.gpus
+    towers = split.size // layout.vision_tp
+    floors = layout.stage_floors_ms
+    pace = f", one every {max(floors):.1f} ms" if split.stages > 1 else ""
+    return [
+        f"{gpus.count} x {gpus.memory_gb} GB, {split.flags()}, {weights(layout)}",
+        "",
+        _row(COLUMNS),
+        f"|{' ---: |' * len(COLUMNS)}",
+        *(_row(_cells(layout, rank)) for rank in layout.ranks),
+        "",
+        f"vision: {towers} tower{'s' * (towers > 1)} of {layout.vision_tp} "
+        f"rank{'s' * (layout.vision_tp > 1)}" + ", in the first stage" * (split.stages > 1),
+        f"decode step: at least {sum(floors):.1f} ms{pace} at {gpus.bandwidth_gb_s} GB/s",
+        verdict(layout),
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A model on a set of GPUs."""
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
 
-    spec: ModelSpec
-    gpus: Gpus
-    ranks: tuple[RankMemory, ...]
-    vision_tp: int
-    quantization: Quantization
 
-    @classmethod
-    def make(
-        cls,
-        spec: ModelSpec,
-        gpus: Gpus,
-        vision_tp: int | None = None,
-        quantization: Quantization = "none",
-    ) -> Layout:
-        plan = ShardPlan.make(spec, gpus.count, vision_tp)
-        size = 4 if spec.dtype == "float32" else 2
-        ranks = plan_memory(spec, plan, bytes_per_value=size, quantization=quantization)
-        return cls(spec, gpus, ranks, plan.vision_tp, quantization)
+def _cells(layout: Layout, rank: RankMemory) -> tuple[str, ...]:
+    split, shard, kv = layout.split, rank.shard, layout.kv(rank)
+    text, tokens = shard.text, max(0, kv // rank.kv_token)
+    return (
+        f"{shard.rank}",
+        f"{stage_of(shard.rank, split.size, split.stages)}",
+        f"{text.layers.start}-{text.layers.stop - 1}",
+        f"{len(text.heads)} ({len(text.kv_heads)})",
+        f"{len(text.mlp)}",
+        f"{len(shard.vision.heads) if text.embeds else 0}",
+        *(
+            f"{size / GIB:.1f}"
+            for size in (rank.text, rank.vision, rank.activations, layout.reserve, kv)
+        ),
+        f"{tokens}",
+        f"{tokens / layout.spec.text.max_positions:.1f}",
+    )
 
-    @property
-    def reserve(self) -> int:
-        return int(RESERVE_BYTES + RESERVE_SHARE * self.gpus.memory_gb * GB)
 
-    def kv(self, rank: RankMemory) -> int:
-        """Bytes left for a rank's KV cache; negative when it does not fit."""
-        memory = int(self.gpus.memory_gb * GB * UTILISATION)
-        return memory - rank.weights - rank.activations - self.reserve
+def weights(layout: Layout) -> str:
+    if layout.quantization == "none":
+        return layout.dtype
+    return f"language model in {layout.quantization}, the rest in {layout.dtype}"
 
-    @property
-    def kv_tokens(self) -> int:
-        """Context that fits all ranks; 0 when a rank has no room."""
-        return max(0, min(self.kv(rank) // rank.kv_token for rank in self.ranks))
 
-    @property
-    def contexts(self) -> float:
-        return self.kv_tokens / self.spec.text.max_positions
+def verdict(layout: Layout) -> str:
+    context = layout.spec.text.max_positions
+    if layout.fits:
+        return f"fits: {layout.kv_tokens} tokens of context, {layout.contexts:.1f} of {context}"
+    worst = min(layout.ranks, key=layout.kv)
+    lacking = worst.kv_token * context - layout.kv(worst)
+    found = list(_remedies(layout))
+    most = max(8, layout.gpus.count)
+    advice = " or ".join(found) if found else f"Not even {most} of these cards"
+    return (
+        f"does not fit: rank {worst.shard.rank} lacks {lacking / GIB:.1f} GiB for one context "
+        f"of {context}. {advice} would do."
+    )
 
-    @property
-    def fits(self) -> bool:
-        """Whether at least one full context fits beside the weights."""
-        return self.contexts >= 1
 
-    @property
-    def step_floor_ms(self) -> float:
-        """Least time of a decode step: reading the language model once."""
-        read = max(rank.text for rank in self.ranks)
-        return read / (self.gpus.bandwidth_gb_s * GB) * 1000
+def _remedies(layout: Layout) -> Iterator[str]:
+    """The smallest changes that would do."""
+    fewer: dict[Quantization, tuple[Quantization, ...]] = {"none": ("int8", "int4"), "int4": ()}
+    for quantization in fewer.get(layout.quantization, ("int4",)):
+        if layout.quantised(quantization).fits:
+            yield f"--quantization {quantization}"
+            break
+    cards, quantised = _cards(layout, layout.quantization), _cards(layout, "int4")
+    if cards:
+        yield f"{cards} cards of {layout.gpus.memory_gb} GB"
+    if quantised and quantised < (cards or 9):
+        yield f"{quantised} cards of {layout.gpus.memory_gb} GB with int4"
 
-    def describe(self) -> list[str]:
-        """A table for people."""
-        lines = [
-            "| rank | heads (KV) | MLP columns | vision heads | language GiB | vision GiB "
-            "| activations GiB | reserve GiB | KV GiB | KV tokens | contexts |",
-            f"|{' ---: |' * 11}",
-        ]
-        for rank in self.ranks:
-            text, vision = rank.shard.text, rank.shard.vision
-            tokens = max(0, self.kv(rank) // rank.kv_token)
-            lines.append(
-                f"| {rank.shard.rank} | {len(text.heads)} ({len(text.kv_heads)}) "
-                f"| {len(text.mlp)} | {len(vision.heads)} | {rank.text / GIB:.1f} "
-                f"| {rank.vision / GIB:.1f} | {rank.activations / GIB:.1f} "
-                f"| {self.reserve / GIB:.1f} | {self.kv(rank) / GIB:.1f} "
-                f"| {tokens} | {tokens / self.spec.text.max_positions:.1f} |"
-            )
-        towers = len(self.ranks) // self.vision_tp
-        lines += [
-            "",
-            f"vision: {towers} tower{'s' * (towers > 1)} of {self.vision_tp} "
-            f"rank{'s' * (self.vision_tp > 1)}",
-            f"decode step: at least {self.step_floor_ms:.1f} ms at {self.gpus.bandwidth_gb_s} GB/s",
-            self.verdict(),
-        ]
-        return lines
 
-    def weights(self) -> str:
-        if self.quantization == "none":
-            return self.spec.dtype
-        return f"language model in {self.quantization}, the rest in {self.spec.dtype}"
-
-    def verdict(self) -> str:
-        if self.fits:
-            return (
-                f"fits: {self.kv_tokens} tokens of context, {self.contexts:.1f} of "
-                f"{self.spec.text.max_positions}"
-            )
-        worst = min(self.ranks, key=self.kv)
-        lacking = worst.kv_token * self.spec.text.max_positions - self.kv(worst)
-        return (
-            f"does not fit: rank {worst.shard.rank} lacks {lacking / GIB:.1f} GiB for one context "
-            f"of {self.spec.text.max_positions}. {self._advice()}"
-        )
-
-    def _advice(self) -> str:
-        """The smallest changes that would do."""
-        found = list(self._fewer_bits())
-        cards, quantised = self._cards(self.quantization), self._cards("int4")
-        if cards:
-            found.append(f"{cards} cards of {self.gpus.memory_gb} GB")
-        if quantised and quantised < (cards or 9):
-            found.append(f"{quantised} cards of {self.gpus.memory_gb} GB with int4")
-        return f"{' or '.join(found)} would do." if found else "Not even 8 of these cards would do."
-
-    def _fewer_bits(self) -> Iterator[str]:
-        fewer: dict[Quantization, tuple[Quantization, ...]] = {"none": ("int8", "int4"), "int4": ()}
-        for quantization in fewer.get(self.quantization, ("int4",)):
-            if Layout.make(self.spec, self.gpus, self.vision_tp, quantization).fits:
-                yield f"--quantization {quantization}"
-                return
-
-    def _cards(self, quantization: Quantization) -> int | None:
-        """How many more of these cards would do."""
-        for count in range(self.gpus.count + 1, 9):
-            gpus = Gpus(count, self.gpus.memory_gb)
-            try:
-                if Layout.make(self.spec, gpus, quantization=quantization).fits:
-                    return count
-            except StartupError:
-                return None
-        return None
+def _cards(layout: Layout, quantization: Quantization) -> int | None:
+    """How many more of these cards would do, as one stage."""
+    for count in range(layout.gpus.count + 1, 9):
+        gpus = Gpus(count, layout.gpus.memory_gb)
+        try:
+            if Layout.make(layout.spec, gpus, None, quantization, layout.dtype).fits:
+                return count
+        except StartupError:
+            return None
+    return None
 
 
 def check_headers(folder: Path, spec: ModelSpec) -> int:
@@ -222,31 +153,56 @@ def add_command(commands: Any) -> None:
     command.add_argument("--model", required=True, help="folder of a checkpoint, or a Hub id")
     command.add_argument("--revision", help="branch, tag or commit of a Hub id")
     command.add_argument(
-        "--gpus", action="append", required=True, metavar="NxMGB", help="4x48GB; repeat to compare"
+        "--gpus",
+        action="append",
+        metavar="NxMGB",
+        help="4x48GB; repeat to compare. Default: the smallest cards that do for the ranks given",
     )
+    for name, metavar, what in (
+        ("tensor", "N", "as of `serve`; default: what the cards give"),
+        ("pipeline", "P", "as of `serve`; default: what the cards give, else 1"),
+        ("vision-tensor", "N", "as of `serve`"),
+    ):
+        command.add_argument(f"--{name}-parallel-size", type=int, metavar=metavar, help=what)
     command.add_argument(
         "--quantization", choices=get_args(Quantization), default="none", help="as of `serve`"
     )
     command.add_argument(
-        "--vision-tensor-parallel-size", type=int, metavar="N", help="ranks that share a tower"
+        "--dtype",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        default="auto",
+        help="as of `serve`; auto is the checkpoint's",
     )
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> int:
     """Prints a plan for each set of GPUs; 1 when one of them does not fit."""
     spec = ModelSpec.load(folder)
-    layouts = [
-        Layout.make(
-            spec,
-            Gpus.parse(text),
-            arguments.vision_tensor_parallel_size,
-            arguments.quantization,
-        )
-        for text in arguments.gpus
-    ]
+    layouts = list(_layouts(arguments, spec))
     tensors = check_headers(folder, spec)
     print(f"from config.json{f' and the headers of {tensors} tensors' if tensors else ''}\n")
     for layout in layouts:
-        print(f"{layout.gpus.count} x {layout.gpus.memory_gb} GB, {layout.weights()}\n")
-        print("\n".join(layout.describe()) + "\n")
+        print("\n".join(describe(layout)) + "\n")
     return 0 if all(layout.fits for layout in layouts) else 1
+
+
+def _layouts(arguments: argparse.Namespace, spec: ModelSpec) -> Iterator[Layout]:
+    size, stages = arguments.tensor_parallel_size, arguments.pipeline_parallel_size
+    vision_tp = arguments.vision_tensor_parallel_size
+    for flag in ("tensor_parallel_size", "pipeline_parallel_size"):
+        value = getattr(arguments, flag)
+        if value is not None and value < 1:
+            raise StartupError(f"--{flag.replace('_', '-')} {value}: give a number from 1 on")
+
+    def layout(gpus: Gpus) -> Layout:
+        split = Split.of(gpus, size, stages, vision_tp)
+        return Layout.make(spec, gpus, split, arguments.quantization, arguments.dtype)
+
+    if arguments.gpus:
+        yield from (layout(Gpus.parse(text)) for text in arguments.gpus)
+        return
+    if size is None and stages is None:
+        raise StartupError("give --gpus, or --tensor-parallel-size and --pipeline-parallel-size")
+    ranks = (size or 1) * (stages or 1)
+    found = [layout(Gpus(ranks, memory_gb)) for memory_gb in sorted(BANDWIDTHS_GB_S)]
+    yield next((one for one in found if one.fits), found[-1])

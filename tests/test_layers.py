@@ -64,7 +64,9 @@ ALLOWED = {
     "terminal": set(),
     "bench": set(),
     "top": set(),
-    "planner": LEAVES | {"model.footprint", "model.headers", "model.shards", "model.spec"},
+    "layout": LEAVES | {"model.footprint", "model.shards", "model.spec"},
+    "planner": LEAVES
+    | {"layout", "model.footprint", "model.headers", "model.shards", "model.spec", "model.stages"},
     "cli": LEAVES
     | {
         "bench",

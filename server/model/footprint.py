@@ -79,12 +79,14 @@ def text_bytes(
 
 def _activations(spec: ModelSpec, shard: RankShard) -> int:
     """Values that live at once in the widest part of a layer, of a step's tokens or of its
-    pictures, and the embeddings of pictures that are kept."""
+    pictures, and the embeddings of pictures that are kept, both where the tower is."""
     text, vision = spec.text, spec.vision
     heads = (len(shard.text.heads) + 2 * len(shard.text.kv_heads)) * text.head_dim
-    token = 4 * text.hidden_size + heads + 3 * len(shard.text.mlp)
+    tokens = STEP_TOKENS * (4 * text.hidden_size + heads + 3 * len(shard.text.mlp))
+    if not shard.text.embeds:
+        return tokens
     patch = 4 * vision.hidden_size + 2 * max(
         len(shard.vision.mlp), 3 * vision.head_dim * len(shard.vision.heads)
     )
     kept = IMAGE_SLOTS * spec.tokens_per_image * text.hidden_size
-    return kept + max(STEP_TOKENS * token, STEP_PICTURES * vision.num_positions * patch)
+    return kept + max(tokens, STEP_PICTURES * vision.num_positions * patch)

@@ -149,6 +149,9 @@ def with_memory(ready: Ready, settings: Settings, folder: Path) -> Ready:
         quantization=settings.quantization,
         weights_bytes=[rank.weights for rank in ranks],
         kv_bytes=[rank.kv_token * kv_tokens for rank in ranks],
+        activations_bytes=[rank.activations for rank in ranks],
+        stages=plan.stages,
+        vision_tp=plan.vision_tp,
     )
 
 

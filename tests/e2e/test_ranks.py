@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
 import psutil
 import pytest
 
+from server.layout import Gpus, Layout, Split
+from server.model.spec import ModelSpec
+from server.settings import Quantization
+from tests import golden
 from tests.e2e.conftest import EXACT
 from tests.e2e.conversations import request
 from tests.e2e.daemon import Daemon, running
@@ -22,25 +27,40 @@ def ranks(daemon: Daemon) -> list[psutil.Process]:
     return sorted(engine, key=lambda child: child.pid)
 
 
+def check_plan(engine: dict[str, Any], split: Split, quantization: Quantization = "none") -> None:
+    """What `/version` tells is what `plan` would have told."""
+    cards = Gpus(split.size * split.stages, 24)
+    spec = ModelSpec.load(golden.CHECKPOINT)
+    layout = Layout.make(spec, cards, split, quantization, "float32")
+    assert (engine["stages"], engine["vision_tp"]) == (split.stages, layout.vision_tp)
+    assert engine["weights_bytes"] == [rank.weights for rank in layout.ranks]
+    assert engine["activations_bytes"] == [rank.activations for rank in layout.ranks]
+    kv_tokens = engine["kv_blocks"] * engine["kv_block_size"]
+    assert engine["kv_bytes"] == [rank.kv_token * kv_tokens for rank in layout.ranks]
+
+
 @pytest.mark.parametrize(
-    ("count", "flags"),
+    ("split", "flags"),
     [
-        pytest.param(3, ("--tensor-parallel-size", "3"), id="3"),
+        pytest.param(Split(3), ("--tensor-parallel-size", "3"), id="3"),
         pytest.param(
-            2,
+            Split(2, vision_tp=1),
             ("--tensor-parallel-size", "2", "--vision-tensor-parallel-size", "1"),
             id="2, 2 towers",
         ),
         pytest.param(
-            4,
+            Split(2, stages=2),
             ("--pipeline-parallel-size", "2", "--tensor-parallel-size", "2"),
             id="2 stages of 2",
         ),
     ],
 )
-def test_ranks_give_the_authors_answers(count: int, flags: tuple[str, ...]) -> None:
+def test_ranks_give_the_authors_answers(split: Split, flags: tuple[str, ...]) -> None:
     with running(*EXACT, *flags) as daemon:
-        assert daemon.http.get("/version").json()["engine"]["ranks"] == count
+        engine = daemon.http.get("/version").json()["engine"]
+        assert engine["ranks"] == split.size * split.stages
+        check_plan(engine, split)
+        assert "the plan of memory is wrong" not in daemon.log
         for case in CASES[::3]:
             check(daemon.chat(**request(case)), case)
 
@@ -49,7 +69,8 @@ def test_quantised_ranks_are_served_and_told() -> None:
     with running(*EXACT, "--tensor-parallel-size", "2", "--quantization", "int4") as daemon:
         engine = daemon.http.get("/version").json()["engine"]
         assert engine["quantization"] == "int4"
-        assert len(engine["weights_bytes"]) == len(engine["kv_bytes"]) == 2
+        check_plan(engine, Split(2), "int4")
+        assert "the plan of memory is wrong" not in daemon.log
         first, again = (daemon.chat(**request(CASES[0])) for _ in range(2))
         assert first["choices"] == again["choices"]
 
