@@ -31,11 +31,11 @@ from server.model.spec import ModelSpec
 from server.runner.build import RankPlace, build_rank, meet, settle_budget, with_memory
 from server.runner.device_faults import is_device_lost
 from server.runner.null import TEXT, NullRunner, null_limits
-from server.runner.ranks import Follower, Leader
+from server.runner.ranks import Follower, Leader, PlanLostError
 from server.runner.runner import LocalRunner
 from server.settings import Settings
 
-EXIT_DEVICE_LOST = 1
+EXIT_DEVICE_LOST = EXIT_PLAN_LOST = 1
 AnyRunner = LocalRunner | Leader | NullRunner
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,10 @@ def run_follower(assignment: Assignment) -> None:
     receiver = OrderReceiver(meeting.ask(f"orders-{where.rank}"))
     log.info("ready: rank %d of %d", where.rank, where.ranks)
     try:
-        Follower(runner, receiver).run()
+        Follower(runner, receiver, Heartbeat(Path(assignment.run_dir), assignment.name)).run()
+    except PlanLostError as error:
+        log.error("rank %d: %s", where.rank, error)
+        sys.exit(EXIT_PLAN_LOST)
     except Exception as error:
         _end_if_the_device_is_lost(error)
         raise

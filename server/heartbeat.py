@@ -1,9 +1,9 @@
 """A process's pulse: one number in a file that other processes read without asking anybody.
 
-The engine's loop writes the time of each turn, also of the idle ones, into a page of shared memory;
-API processes that share a port do the like. Whoever wants to know whether a loop stands still
-compares that with the clock, which all processes of a machine share; a process that hangs, is
-stopped or spins inside a library cannot pretend.
+A rank's loop writes the time of each turn, also of the idle ones, into a page of shared memory; API
+processes that share a port do the like. Whoever wants to know whether a loop stands still compares
+that with the clock, which all processes of a machine share; a process that hangs, is stopped or
+spins inside a library cannot pretend.
 """
 
 from __future__ import annotations

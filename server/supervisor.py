@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import queue
 import signal
 import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,14 @@ from typing import Any
 from server.child import DRAIN, Assignment
 from server.children import API, ENGINE, Children, Exited, Signalled, on_signal
 from server.distributed.place import Place
-from server.heartbeat import Heartbeat
 from server.hosts import FailedThere, Hosts, Joined, Lost, meeting_socket
 from server.listening import Listeners
 from server.settings import Settings
+from server.watchdog import ENGINE_NAME, Watchdog
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 SAY_EVERY_S = 10.0
-
-LOOKS_PER_TIMEOUT = 20
-"""How often the supervisor looks at heartbeats within --step-timeout-s."""
-
-ENGINE_NAME = "engine"
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +53,10 @@ def units(settings: Settings) -> list[Unit]:
 
 
 def watched(units: Sequence[Unit]) -> list[str]:
-    """Processes that must not stand still: the engine, and API processes that have others beside
+    """Processes that must not stand still: all ranks, and API processes that have others beside
     them. One that is alone does not answer probes then, and whoever sends those decides."""
     apis = [name for unit in units if unit.module == API for name in unit.names]
-    return [ENGINE_NAME, *(apis if len(apis) > 1 else [])]
+    return [*units[-1].names, *(apis if len(apis) > 1 else [])]
 
 
 class RestartPolicy:
@@ -107,7 +102,6 @@ class Supervisor:
         # SimpleQueue, because a signal handler puts into it.
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._children = Children(self._events)
-        self._pulses: dict[str, Heartbeat] = {}
         self._hosts: Hosts | None = None
         self._due_s: dict[Unit, float] = {}
         self._incomplete_since_s = 0.0
@@ -120,27 +114,32 @@ class Supervisor:
             self._hosts = Hosts(self._settings, self._checkpoint, self._events)
             self._incomplete_since_s = time.monotonic()
         status = 1
-        with tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir, ExitStack() as owned:
-            for name in watched(self._units):
-                self._pulses[name] = owned.enter_context(Heartbeat(Path(run_dir), name))
+        with (
+            tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir,
+            self._watchdog(Path(run_dir)) as watchdog,
+        ):
             try:
                 self._due_s = dict.fromkeys(reversed(self._units), 0.0)
-                status = self._watch(run_dir)
+                status = self._watch(run_dir, watchdog)
                 return status
             finally:
                 self._stop(status)
 
-    def _watch(self, run_dir: str) -> int:
+    def _watchdog(self, run_dir: Path) -> Watchdog:
+        return Watchdog(run_dir, watched(self._units), self._settings.step_timeout_s)
+
+    def _watch(self, run_dir: str, watchdog: Watchdog) -> int:
         """Starts what is due, and again what dies, until it must not or until a signal comes."""
         while True:
             wait_s = self._start_what_is_due(run_dir)
             if wait_s < 0:
                 return 1
-            self._abort_what_hangs()
+            watchdog.abort_stopped(self._children)
             try:
-                event = self._events.get(timeout=wait_s)
+                event = self._events.get(timeout=min(wait_s, watchdog.look_s))
             except queue.Empty:
                 continue
+            watched_epoch = self._epoch
             may_go_on = True
             match event:
                 case Signalled(signum):
@@ -159,17 +158,9 @@ class Supervisor:
                         self._due_s[self._units[-1]] = 0.0
             if not may_go_on:
                 return 1
-            for name, pulse in self._pulses.items():
-                if name not in self._children:
-                    pulse.forget()
-
-    def _abort_what_hangs(self) -> None:
-        """Ends a process whose loop stands still; what follows is what follows any death."""
-        for name, pulse in self._pulses.items():
-            if name in self._children and pulse.age_s >= self._settings.step_timeout_s:
-                log.error("the %s has stood still for %.0f s: aborted", name, pulse.age_s)
-                pulse.forget()
-                self._children.abort(name)
+            if watched_epoch != self._epoch:
+                watchdog.mention_silent()
+            watchdog.forget_absent(self._children)
 
     def _start_what_is_due(self, run_dir: str) -> float:
         """Returns how long nothing has to be done; negative when hosts did not come in time."""
@@ -184,8 +175,7 @@ class Supervisor:
                 continue
             del self._due_s[unit]
             self._start(unit, run_dir)
-        look_s = self._settings.step_timeout_s / LOOKS_PER_TIMEOUT
-        return min([look_s, *(max(0.0, due_s - now_s) for due_s in self._due_s.values())])
+        return min((max(0.0, due - now_s) for due in self._due_s.values()), default=math.inf)
 
     def _wait_for_hosts(self, missing: list[int], now_s: float) -> float:
         """Says who is missing; returns how long until it has to be said again, or -1 when it has

@@ -8,6 +8,7 @@ starts hosts again or nobody does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -26,6 +27,7 @@ from server.distributed.place import Place
 from server.hosts import RETRY_S, digest, shared
 from server.link import End, Failed, FromHead, Join, Line, LineLostError, Start, Stop
 from server.settings import Settings
+from server.watchdog import Watchdog
 
 EXIT_NO_HEAD = 75
 """`EX_TEMPFAIL`: starting again later may help."""
@@ -58,13 +60,16 @@ class Worker:
         """Serves until a signal, the head's end, or a head that does not come; returns the exit
         status."""
         on_signal(lambda signum: self._events.put(Signalled(signum)))
-        with tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir:
+        with (
+            tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir,
+            Watchdog(Path(run_dir), self._ranks, self._settings.step_timeout_s) as watchdog,
+        ):
             try:
                 while True:
                     line = self._reach_head()
                     if isinstance(line, int):
                         return line
-                    status = self._serve(line, run_dir)
+                    status = self._serve(line, run_dir, watchdog)
                     line.close()
                     if status is not None:
                         return status
@@ -104,33 +109,46 @@ class Worker:
             except queue.Empty:
                 pass
 
-    def _serve(self, line: Line[FromHead], run_dir: str) -> int | None:
+    def _serve(self, line: Line[FromHead], run_dir: str, watchdog: Watchdog) -> int | None:
         """Does what the head says; None when it is lost."""
         settings = self._settings
         model = digest(self._checkpoint)
         line.send(Join(settings.node_rank, __version__, model, shared(settings)))
         threading.Thread(target=self._read, args=(line,), daemon=True).start()
         while True:
-            match self._events.get():
+            match self._next_event(watchdog):
                 case Start(epoch, host, port):
+                    self._end_ranks(watchdog)
                     self._start(epoch, Place("", host, port, line.own_address), run_dir)
                 case Stop():
-                    self._children.kill(self._ranks)
+                    self._end_ranks(watchdog)
                 case End(status, reason):
-                    self._children.kill(self._ranks)
+                    self._end_ranks(watchdog)
                     log.info("the head ends: %s", reason)
                     return status
                 case LostHead(what):
-                    self._children.kill(self._ranks)
+                    self._end_ranks(watchdog)
                     log.error("lost the head at %s: %s", line.address, what)
                     return None
                 case Exited() as exited if not self._children.expected(exited):
                     log.error("%s", exited)
-                    self._children.kill(self._ranks)
+                    watchdog.mention_silent()
+                    self._end_ranks(watchdog)
                     line.send(Failed(self._epoch, str(exited), exited.refused))
                 case Signalled(signum):
                     log.info("%s: ending", signal.Signals(signum).name)
                     return 0
+
+    def _next_event(self, watchdog: Watchdog) -> Any:
+        """Looks at the ranks until something happens."""
+        while True:
+            watchdog.abort_stopped(self._children)
+            with contextlib.suppress(queue.Empty):
+                return self._events.get(timeout=watchdog.look_s)
+
+    def _end_ranks(self, watchdog: Watchdog) -> None:
+        self._children.kill(self._ranks)
+        watchdog.forget()
 
     def _read(self, line: Line[FromHead]) -> None:
         try:
@@ -143,7 +161,6 @@ class Worker:
             self._events.put(LostHead(str(lost)))
 
     def _start(self, epoch: int, place: Place, run_dir: str) -> None:
-        self._children.kill(self._ranks)
         self._epoch = epoch
         for name, rank in self._ranks.items():
             assignment = Assignment(

@@ -59,8 +59,9 @@ ALLOWED = {
     "link": LEAVES,
     "hosts": LEAVES | {"link", "listening"},
     "supervisor": LEAVES
-    | {"child", "children", "distributed.place", "heartbeat", "hosts", "listening"},
-    "worker": LEAVES | {"child", "children", "distributed.place", "hosts", "link"},
+    | {"child", "children", "distributed.place", "hosts", "listening", "watchdog"},
+    "watchdog": LEAVES | {"children", "heartbeat"},
+    "worker": LEAVES | {"child", "children", "distributed.place", "hosts", "link", "watchdog"},
     "terminal": set(),
     "bench": set(),
     "top": set(),

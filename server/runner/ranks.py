@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
-from server.distributed.plans import Launch, OrderReceiver, OrderSender, Provide, Rehearse
+from server.distributed.plans import Launch, Order, OrderSender, Provide, Rehearse
 from server.engine.plan import RunnerLimits, StepPlan, StepResult
 from server.messages import Ready
 from server.runner.pending import PendingStep
@@ -74,12 +74,26 @@ class Leader:
         self._runner.close()
 
 
-class Follower:
-    """Any other rank: executes what it is told."""
+class Pulse(Protocol):
+    """What tells others that a rank's loop turns."""
 
-    def __init__(self, runner: LocalRunner, receiver: OrderReceiver) -> None:
+    def beat(self) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+class Receiver(Protocol):
+    def receive(self, wait_s: float) -> Order | None: ...
+
+
+class Follower:
+    """Any other rank: executes what it is told. Its loop waits for nobody, so its pulse stops only
+    when its process does."""
+
+    def __init__(self, runner: LocalRunner, receiver: Receiver, pulse: Pulse) -> None:
         self._runner = runner
         self._receiver = receiver
+        self._pulse = pulse
         self._launched: deque[PendingStep] = deque()
         self._unmasked: deque[PendingStep] = deque()
         self._due = 0
@@ -87,6 +101,7 @@ class Follower:
     def run(self) -> NoReturn:
         """Follows until the process is told to end. What a step raises ends it too."""
         while True:
+            self._pulse.beat()
             self.step(LOOK_S)
 
     def step(self, wait_s: float) -> None:
@@ -100,12 +115,16 @@ class Follower:
             case Provide(masks):
                 self._unmasked.popleft().provide(masks)
             case Rehearse(plan):
+                self._pulse.forget()  # the first steps may have kernels to compile
                 self._runner.rehearse(plan)
         self._read_back()
 
     def _check_order(self, plan: StepPlan) -> None:
         if plan.step != self._due:
-            raise PlanLostError(f"plan {plan.step} came where plan {self._due} was due")
+            raise PlanLostError(
+                f"plan {plan.step} came where plan {self._due} was due: this rank has lost its "
+                "place, and all ranks are started again"
+            )
         self._due += 1
 
     def _read_back(self) -> None:

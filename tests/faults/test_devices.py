@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,32 +11,29 @@ import pytest
 from tests.e2e.conftest import EXACT
 from tests.e2e.daemon import Daemon, image_part, text_part
 from tests.e2e.streams import check_answer, check_cut, start_streams
+from tests.faults.injection import injected
 
 INJECTION = """
-import sys
-if "server.engine_process" in sys.orig_argv:
-    import pathlib, torch
-    from server.runner.runner import LocalRunner
-    fault, encode = pathlib.Path({fault!r}), LocalRunner._encode
+import torch
+from server.runner.runner import LocalRunner
+encode = LocalRunner._encode
 
-    def failing(self, encodes):
-        if encodes and fault.exists():
-            name, _, message = fault.read_text().partition(":")
-            fault.unlink()
-            raise getattr(torch, name)(message)
-        return encode(self, encodes)
+def failing(self, encodes):
+    if encodes and fault.exists():
+        name, _, message = fault.read_text().partition(":")
+        fault.unlink()
+        raise getattr(torch, name)(message)
+    return encode(self, encodes)
 
-    LocalRunner._encode = failing
+LocalRunner._encode = failing
 """
-"""Run by Python at the start of each process. The next picture meets the fault, and only that."""
+"""The next picture meets the fault, and only that."""
 
 
 class FaultyDaemon(Daemon):
     def __init__(self, folder: Path) -> None:
         self._fault = folder / "fault"
-        (folder / "sitecustomize.py").write_text(INJECTION.format(fault=str(self._fault)))
-        path = os.pathsep.join([str(folder), os.getcwd()])
-        super().__init__(*EXACT, before=("env", f"PYTHONPATH={path}"))
+        super().__init__(*EXACT, before=injected(folder, self._fault, INJECTION))
 
     def ask_for_picture(self, file: str, fault: str) -> tuple[int, dict[str, Any], dict[str, str]]:
         """Status, error and headers of a request whose picture meets a fault."""

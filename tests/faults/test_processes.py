@@ -173,7 +173,7 @@ def test_an_engine_that_stands_still_is_started_again() -> None:
             thread.join(timeout=20)
         for lines in streams:
             check_cut(lines, "engine_died")
-        assert "the engine has stood still" in daemon.log
+        assert "engine has stood still" in daemon.log
         assert daemon.http.get("/livez").status_code == 200
         daemon.wait_until_ready()
         check_answer(daemon)

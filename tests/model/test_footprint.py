@@ -39,28 +39,22 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
 
 
 @pytest.mark.parametrize(
-    ("size", "vision_tp", "stages", "quantization", "dtype"),
+    ("split", "quantization", "dtype"),
     [
-        (1, 1, 1, "none", torch.bfloat16),
-        (3, 3, 1, "none", torch.float32),
-        (1, 1, 3, "none", torch.bfloat16),
-        (2, 2, 2, "none", torch.float32),
-        (1, 1, 1, "int8", torch.bfloat16),
-        (2, 1, 1, "int8", torch.float32),
-        (1, 1, 1, "fp8", torch.bfloat16),
-        (4, 2, 1, "int4", torch.bfloat16),
-        (2, 1, 2, "int4", torch.bfloat16),
-        (1, 1, 1, "int4", torch.float32),
+        ((1, 1, 1), "none", torch.bfloat16),
+        ((3, 3, 1), "none", torch.float32),
+        ((1, 1, 3), "none", torch.bfloat16),
+        ((1, 1, 1), "int8", torch.bfloat16),
+        ((2, 1, 1), "int8", torch.float32),
+        ((1, 1, 1), "fp8", torch.bfloat16),
+        ((2, 2, 2), "int4", torch.bfloat16),
+        ((1, 1, 1), "int4", torch.float32),
     ],
 )
 def test_weights_and_cache(
-    spec: ModelSpec,
-    size: int,
-    vision_tp: int,
-    stages: int,
-    quantization: Quantization,
-    dtype: torch.dtype,
+    spec: ModelSpec, split: tuple[int, int, int], quantization: Quantization, dtype: torch.dtype
 ) -> None:
+    size, vision_tp, stages = split
     plan = ShardPlan.make(spec, size, vision_tp, stages=stages)
     planned = plan_memory(spec, plan, bytes_per_value=dtype.itemsize, quantization=quantization)
     for memory, shard in zip(planned, plan.ranks, strict=True):

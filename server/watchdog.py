@@ -1,0 +1,82 @@
+"""Finds processes that stand still, and tells which one it is.
+
+The engine's loop waits for the device, and so for every other rank; the loops of the others wait
+for nobody and turn several times a second. So when several pulses have stopped, it is one of the
+others that has stopped, and the engine waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from server.children import Children
+from server.heartbeat import Heartbeat
+
+ENGINE_NAME = "engine"
+
+LOOKS_PER_TIMEOUT = 20
+"""How often to look within the time-out."""
+
+SILENT_S = 2.0
+"""A process that waits for no rank and has not turned for so long is mentioned when its group fails."""
+
+log = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """Watches processes of one host.
+
+    Args:
+        names: of the processes; the engine's is `ENGINE_NAME`.
+        timeout_s: longest standstill.
+    """
+
+    def __init__(self, run_dir: Path, names: Iterable[str], timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._pulses = {name: Heartbeat(run_dir, name) for name in names}
+        self.look_s = timeout_s / LOOKS_PER_TIMEOUT
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pulse in self._pulses.values():
+            pulse.__exit__()
+
+    def abort_stopped(self, children: Children) -> None:
+        """Ends a process that has stopped; what follows is what follows any death."""
+        name = self.stopped()
+        if name is not None and name in children:
+            children.abort(name)
+
+    def stopped(self) -> str | None:
+        """The name of a process that has stood still for too long, once; it is logged."""
+        ages_s = {name: pulse.age_s for name, pulse in self._pulses.items()}
+        if max(ages_s.values()) < self._timeout_s:
+            return None
+        # Who waits for a rank that has stopped seems to have stopped a moment before it.
+        still = [name for name, age_s in ages_s.items() if age_s >= self._timeout_s / 2]
+        name = next((name for name in still if name != ENGINE_NAME), ENGINE_NAME)
+        log.error("%s has stood still for %.0f s: aborted", name, ages_s[name])
+        self.forget()
+        return name
+
+    def mention_silent(self) -> None:
+        """Logs who stood still when the ranks' group failed: others may have failed for it."""
+        for name, pulse in self._pulses.items():
+            if name != ENGINE_NAME and pulse.age_s >= SILENT_S:
+                log.error("%s has stood still for %.0f s", name, pulse.age_s)
+
+    def forget_absent(self, children: Children) -> None:
+        """Those that are not running have no pulse."""
+        for name, pulse in self._pulses.items():
+            if name not in children:
+                pulse.forget()
+
+    def forget(self) -> None:
+        """Nobody is running, or is looked at again from here on."""
+        for pulse in self._pulses.values():
+            pulse.forget()
