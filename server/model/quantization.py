@@ -35,6 +35,9 @@ INPUTS_UNIT = 32
 BLOCK_ROWS = 1024
 """Rows that are quantised at once, which bounds what it takes beside the result."""
 
+FP8_BLOCK_ROWS = 256
+"""Rows of an fp8 matrix that are cast to float64 at once."""
+
 _SMALLEST = 1e-12
 
 
@@ -52,7 +55,7 @@ def packing(quantization: Quantization, device: torch.device) -> Pack:
                 "--quantization fp8 needs a GPU of the Ada or Hopper generation or newer; "
                 "int8 runs on this one"
             )
-        return Fp8Matrix
+        return Fp8Matrix if device.type == "cuda" else Fp8CpuMatrix
     return Int8Matrix if device.type == "cuda" else Int8CpuMatrix
 
 
@@ -123,14 +126,28 @@ class Fp8Matrix:
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         rows = _rows(x, self._values.shape[1]).float()
         scales = _row_scales(rows, FP8_MAX)
-        product = torch._scaled_mm(
-            (rows / scales).to(FP8),
+        product = self._multiply((rows / scales).to(FP8), scales)
+        return _result(product, self._outputs, x, bias)
+
+    def _multiply(self, rows: Tensor, scales: Tensor) -> Tensor:
+        return torch._scaled_mm(
+            rows,
             self._values.t(),
             scale_a=scales,
             scale_b=self._scales,
             out_dtype=torch.bfloat16,
         )
-        return _result(product, self._outputs, x, bias)
+
+
+class Fp8CpuMatrix(Fp8Matrix):
+    """The same on a CPU, where torch's call adds up in an order that depends on how many rows there
+    are. In float64 no sum of products of two such numbers is rounded, whatever its order."""
+
+    def _multiply(self, rows: Tensor, scales: Tensor) -> Tensor:
+        exact = rows.double()
+        blocks = torch.split(self._values, FP8_BLOCK_ROWS)
+        sums = torch.cat([exact @ block.double().t() for block in blocks], dim=1)
+        return (sums * (scales * self._scales)).bfloat16()
 
 
 class Int4Matrix:

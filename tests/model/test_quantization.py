@@ -12,6 +12,7 @@ from server.model.dummy import dummy_model
 from server.model.internvl import InternVLChat
 from server.model.layers import Linear, Pack
 from server.model.quantization import (
+    Fp8CpuMatrix,
     Fp8Matrix,
     Int4Matrix,
     Int8CpuMatrix,
@@ -27,7 +28,8 @@ from tests.golden import CHECKPOINT
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec.load(CHECKPOINT)
-FORMS = [(Int8CpuMatrix, 0.011), (Int8Matrix, 0.009), (Fp8Matrix, 0.04), (Int4Matrix, 0.09)]
+FORMS = [(Int8CpuMatrix, 0.011), (Int8Matrix, 0.009), (Int4Matrix, 0.09)]
+FORMS += [(Fp8CpuMatrix, 0.04), (Fp8Matrix, 0.04)]
 KINDS: list[Quantization] = ["int8", "fp8", "int4"]
 
 
@@ -61,13 +63,20 @@ def test_any_shape(form: Pack, error: float, shape: tuple[int, int]) -> None:
     assert relative_error(product, x.double() @ weight.double().T) < 1.5 * error
 
 
-@pytest.mark.parametrize("form", [form for form, _ in FORMS])
-def test_a_row_has_the_same_bits_in_any_batch(form: Pack) -> None:
-    x = torch.randn(70, 128)
-    matrix = form(torch.randn(80, 128), SOLO)
+@pytest.mark.parametrize("inputs", [128, 688])
+@pytest.mark.parametrize("form", [Int8CpuMatrix, Int8Matrix, Fp8CpuMatrix, Int4Matrix])
+def test_a_row_has_the_same_bits_in_any_batch(form: Pack, inputs: int) -> None:
+    x = torch.randn(70, inputs)
+    matrix = form(torch.randn(80, inputs), SOLO)
     together = matrix(x, None)
     for count in (1, 2, 3, 5, 8, 16, 17, 33, 69):
         assert torch.equal(matrix(x[:count], None), together[:count])
+
+
+def test_sums_of_fp8_have_no_order() -> None:
+    weight, x, order = torch.randn(512, 688), torch.randn(512, 688), torch.randperm(688)
+    product = Fp8CpuMatrix(weight, SOLO)(x, None)
+    assert torch.equal(Fp8CpuMatrix(weight[:, order], SOLO)(x[:, order], None), product)
 
 
 @pytest.mark.parametrize("form", [form for form, _ in FORMS])
@@ -90,7 +99,7 @@ def test_two_digits_bear_outliers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "bits"), [(Int8CpuMatrix, 8), (Int8Matrix, 8), (Fp8Matrix, 8), (Int4Matrix, 5)]
+    ("form", "bits"), [(Int8CpuMatrix, 8), (Int8Matrix, 8), (Fp8CpuMatrix, 8), (Int4Matrix, 5)]
 )
 def test_sizes(form: Pack, bits: int) -> None:
     """Of 4-bit values every 32 share two numbers of 16 bits."""
@@ -187,3 +196,4 @@ def test_an_old_gpu_has_no_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StartupError, match="needs a GPU of the Ada or Hopper generation"):
         packing("fp8", torch.device("cuda"))
     assert packing("int8", torch.device("cuda")) is Int8Matrix
+    assert packing("fp8", CPU) is Fp8CpuMatrix

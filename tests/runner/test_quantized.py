@@ -57,9 +57,8 @@ def answers(model: InternVLChat, requests: Sequence[Asked], **limits: int) -> li
         runner.close()
 
 
-@pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+@pytest.mark.parametrize("quantization", ["none", "int8", "fp8", "int4"])
 def test_alone_and_in_a_crowd(quantization: Quantization) -> None:
-    """Not so in fp8, which rounds activations so coarsely that attention's last bits show."""
     model = load(quantization)
     alone = [answers(model, [asked])[0] for asked in CROWD]
     assert answers(model, CROWD) == alone
