@@ -33,6 +33,8 @@ def describe(layout: Layout) -> list[str]:
     split, gpus = layout.split, layout.gpus
     towers = split.size // layout.vision_tp
     floors = layout.stage_floors_ms
+    held = [rank.weights for rank in layout.ranks]
+    excess = 100 * (max(held) * len(held) / sum(held) - 1)
     pace = f", one every {max(floors):.1f} ms" if split.stages > 1 else ""
     return [
         f"{gpus.count} x {gpus.memory_gb} GB, {split.flags()}, {weights(layout)}",
@@ -43,6 +45,7 @@ def describe(layout: Layout) -> list[str]:
         "",
         f"vision: {towers} tower{'s' * (towers > 1)} of {layout.vision_tp} "
         f"rank{'s' * (layout.vision_tp > 1)}" + ", in the first stage" * (split.stages > 1),
+        f"balance: the fullest rank holds {excess:.1f} % more than the mean",
         f"decode step: at least {sum(floors):.1f} ms{pace} at {gpus.bandwidth_gb_s} GB/s",
         verdict(layout),
     ]

@@ -73,6 +73,7 @@ def test_stages_are_columns_of_the_table(
     assert "| 0 | 1 | 25-59 | 28 (4) | 10240 | 0 |" in page
     assert "| 2 | 0 | 0-24 | 28 (4) | 10240 | 13 |" in page
     assert "vision: 1 tower of 2 ranks, in the first stage" in page
+    assert "balance: the fullest rank holds 0.3 % more than the mean" in page
     assert "one every " in page
 
 

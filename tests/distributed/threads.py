@@ -109,9 +109,11 @@ def make_groups(size: int, vision_tp: int, stages: int = 1) -> list[Groups]:
     return [board.groups(rank, own) for rank, own in enumerate(peers)]
 
 
-def run_ranks(size: int, vision_tp: int, work: Callable[[int, Groups], T]) -> list[T]:
+def run_ranks(
+    size: int, vision_tp: int, work: Callable[[int, Groups], T], *, stages: int = 1
+) -> list[T]:
     """Results of `work(rank, groups)` of all ranks; the first failure is raised."""
-    groups = make_groups(size, vision_tp)
+    groups = make_groups(size, vision_tp, stages)
 
     def run(rank: int) -> T:
         try:
@@ -120,8 +122,8 @@ def run_ranks(size: int, vision_tp: int, work: Callable[[int, Groups], T]) -> li
             groups[rank].model.abort()  # type: ignore[attr-defined]
             raise
 
-    with ThreadPoolExecutor(size) as pool:
-        results = [pool.submit(run, rank) for rank in range(size)]
+    with ThreadPoolExecutor(size * stages) as pool:
+        results = [pool.submit(run, rank) for rank in range(size * stages)]
     failures = [failure for result in results if (failure := result.exception())]
     for failure in failures:
         if not isinstance(failure, threading.BrokenBarrierError):

@@ -36,8 +36,12 @@ class PagedSequences:
         )
 
     def run(self, schedule: Iterable[Sequence[int]]) -> list[Tensor]:
-        """Logits [T, vocab] of each sequence. A step advances sequence i by the i-th number of the
-        schedule, or by what is left of it; the schedule must reach all ends."""
+        """Logits [T, vocab] of each sequence; see `states`."""
+        return [self.model.logits(hidden) for hidden in self.states(schedule)]
+
+    def states(self, schedule: Iterable[Sequence[int]]) -> list[Tensor]:
+        """What the layers make of each sequence, [T, hidden]. A step advances sequence i by the
+        i-th number of the schedule, or by what is left of it; the schedule must reach all ends."""
         hidden: list[list[Tensor]] = [[] for _ in self.sequences]
         lengths = [len(sequence) for sequence in self.sequences]
         for wanted in schedule:
@@ -46,7 +50,7 @@ class PagedSequences:
             for index, part in self._step(wanted):
                 hidden[index].append(part)
         assert self.computed == lengths
-        return [self.model.logits(torch.cat(parts)) for parts in hidden]
+        return [torch.cat(parts) for parts in hidden]
 
     def _step(self, wanted: Sequence[int]) -> Iterable[tuple[int, Tensor]]:
         chunks = [

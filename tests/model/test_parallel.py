@@ -13,7 +13,7 @@ from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.model.weights import load_model
 from tests.distributed.threads import run_ranks
-from tests.golden import CHECKPOINT
+from tests.golden import CHECKPOINT, case
 from tests.model.paged import PagedSequences
 from tests.model.pictures import golden_pixels
 from tests.model.test_llama import check_conversation, whole_conversation
@@ -46,6 +46,39 @@ def test_the_authors_numbers_in_parts(size: int, vision_tp: int) -> None:
     results = run_ranks(size, vision_tp, work)
     for index, name in enumerate(NAMES):
         check_conversation(torch.cat([parts[index] for parts in results], dim=1), name)
+
+
+@pytest.mark.parametrize(
+    ("size", "vision_tp", "stages"), [(1, 1, 2), (2, 2, 2), (2, 1, 2), (1, 1, 4)]
+)
+def test_the_authors_numbers_in_stages(size: int, vision_tp: int, stages: int) -> None:
+    plan = ShardPlan.make(SPEC, size, vision_tp, stages=stages)
+
+    def work(rank: int, groups: Groups) -> list[Tensor]:
+        model = load_part(rank, groups, plan)
+        if groups.previous is None:
+            sequences = [whole_conversation(model, name) for name in NAMES]
+        else:
+            empty = [torch.empty(length(name), SPEC.text.hidden_size) for name in NAMES]
+            sequences = [groups.previous.receive(states) for states in empty]
+        paged = PagedSequences(model, sequences)
+        states = paged.states([[len(sequence) for sequence in sequences]])
+        if groups.next is None:
+            return [model.logits(hidden) for hidden in states]
+        for hidden in states:
+            groups.next.send(hidden)
+        return []
+
+    results = run_ranks(size, vision_tp, work, stages=stages)
+    assert not any(results[size:]), "logits of an early stage"
+    for index, name in enumerate(NAMES):
+        logits = torch.cat([parts[index] for parts in results[:size]], dim=1)
+        check_conversation(logits, name)
+
+
+def length(name: str) -> int:
+    """Of a conversation, without its last token."""
+    return len(case(name)["token_ids"]) + len(case(name)["generated_ids"]) - 1
 
 
 @pytest.mark.parametrize("vision_tp", [2, 3, 5, 8])

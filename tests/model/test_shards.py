@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,9 @@ from server.model.shards import (
     ShardPlan,
     balanced,
     even,
+    split_layers,
     split_text,
+    text_matrices,
     text_weights,
     vision_weights,
 )
@@ -74,6 +78,39 @@ def test_the_40b_never_shares_a_kv_head_and_is_balanced(size: int) -> None:
     assert max(tower) / (sum(tower) / size) < 1.02
 
 
+def most_over_mean(weights: Sequence[int]) -> str:
+    return f"{100 * (max(weights) * len(weights) / sum(weights) - 1):.2f} %"
+
+
+def listed(parts: Sequence[range]) -> str:
+    """Their sizes; equal neighbours once."""
+    runs = [(size, len(list(run))) for size, run in groupby(map(len, parts))]
+    return " + ".join(f"{count} x {size}" if count > 1 else f"{size}" for size, count in runs)
+
+
+def balance_row(size: int) -> str:
+    ranks = ShardPlan.make(REAL, size).ranks
+    cells = (
+        str(size),
+        listed([rank.text.heads for rank in ranks]),
+        listed([rank.text.mlp for rank in ranks]),
+        listed([rank.text.vocabulary for rank in ranks]),
+        listed([rank.vision.heads for rank in ranks]),
+        listed([rank.vision.mlp for rank in ranks]),
+        most_over_mean([text_weights(REAL.text, rank.text) for rank in ranks]),
+        most_over_mean([vision_weights(REAL, rank) for rank in ranks]),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_the_balance_of_the_40b_is_printed(size: int) -> None:
+    page = (Path(__file__).parents[2] / "docs/performance.md").read_text(encoding="utf-8")
+    row = balance_row(size)
+    print(row)
+    assert row in page
+
+
 def test_one_rank_holds_what_the_checkpoint_holds() -> None:
     (rank,) = ShardPlan.make(REAL, 1).ranks
     assert text_weights(REAL.text, rank.text) == 34_389_017_600
@@ -119,6 +156,54 @@ def test_too_many_ranks_for_a_kv_head_are_refused() -> None:
     assert len(split_text(spec, 6)) == 6
     with pytest.raises(StartupError, match="cannot share 3 KV heads"):
         split_text(replace(spec, num_kv_heads=3, num_heads=3), 4)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ModelSpec:
+    """Of any sizes."""
+    kv_heads, group = draw(st.integers(1, 12)), draw(st.integers(1, 8))
+    text = replace(
+        TINY.text,
+        num_kv_heads=kv_heads,
+        num_heads=kv_heads * group,
+        hidden_size=draw(st.integers(8, 512)),
+        intermediate_size=draw(st.integers(8, 3000)),
+        vocab_size=draw(st.integers(8, 3000)),
+        num_layers=draw(st.integers(1, 40)),
+    )
+    heads = draw(st.integers(1, 30))
+    vision = replace(
+        TINY.vision,
+        num_heads=heads,
+        hidden_size=8 * heads,
+        intermediate_size=draw(st.integers(8, 3000)),
+    )
+    return replace(TINY, text=text, vision=vision)
+
+
+@settings(derandomize=True, max_examples=300)
+@given(spec=models(), size=st.integers(1, 8), vision_tp=st.integers(1, 8), stages=st.integers(1, 6))
+def test_any_model_is_held_once_or_refused(
+    spec: ModelSpec, size: int, vision_tp: int, stages: int
+) -> None:
+    try:
+        plan = ShardPlan.make(spec, size, vision_tp, stages=stages)
+    except StartupError:
+        text = spec.text
+        group = text.num_heads // text.num_kv_heads
+        assert (
+            size % vision_tp
+            or vision_tp > spec.vision.num_heads
+            or stages > text.num_layers
+            or -(-size // text.num_kv_heads) > group
+        )
+        return
+    assert partitions(split_layers(spec, stages), spec.text.num_layers)
+    for first in range(0, size * stages, size):
+        check(spec, replace(plan, ranks=plan.ranks[first : first + size]))
+    whole = ShardPlan.make(spec, 1).ranks[0]
+    shared = sum(text_matrices(spec.text, rank.text) for rank in plan.ranks)
+    assert shared >= text_matrices(spec.text, whole.text)
 
 
 @settings(derandomize=True, max_examples=200)
