@@ -28,11 +28,20 @@ from server.in_flight import InFlight
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
-from server.runner.build import RankPlace, build_rank, meet, settle_budget, with_memory
+from server.runner.build import (
+    RankPlace,
+    build_rank,
+    choose_device,
+    choose_dtype,
+    meet,
+    settle_budget,
+    with_memory,
+)
 from server.runner.device_faults import is_device_lost
 from server.runner.null import TEXT, NullRunner, null_limits
 from server.runner.ranks import Follower, Leader, PlanLostError
 from server.runner.runner import LocalRunner
+from server.runner.towers import settle_towers
 from server.settings import Settings
 
 EXIT_DEVICE_LOST = EXIT_PLAN_LOST = 1
@@ -48,7 +57,7 @@ def run_engine(assignment: Assignment) -> None:
     in_flight = InFlight(run_dir)
     vocab_size = ModelSpec.load(checkpoint).text.vocab_size
     compiler = GrammarCompiler(matcher_factory(Tokenizer.load(checkpoint), vocab_size))
-    runner = build_runner(assignment, settings)
+    runner, settings = build_runner(assignment, settings)
     try:
         ready = describe(runner, settings, checkpoint)
         ready = msgspec.structs.replace(ready, restarts=assignment.restarts)
@@ -100,22 +109,32 @@ def build_null_runner(settings: Settings, checkpoint: Path) -> NullRunner:
     return NullRunner(limits, script, settings.null_step_ms / 1000)
 
 
-def build_runner(assignment: Assignment, settings: Settings) -> AnyRunner:
+def build_runner(assignment: Assignment, settings: Settings) -> tuple[AnyRunner, Settings]:
+    """A runner, and the settings with what the ranks have agreed on."""
     if settings.load_format == "null":
-        return build_null_runner(settings, Path(assignment.checkpoint))
-    where = place_of(assignment, settings)
-    meeting = meet(settings, where, assignment.place)
+        return build_null_runner(settings, Path(assignment.checkpoint)), settings
+    where, meeting, settings = join(assignment, settings)
     local = build_rank(settings, Path(assignment.checkpoint), where, meeting)
     if meeting is None:
-        return local
-    return Leader(local, open_orders(assignment, where, meeting), where.ranks)
+        return local, settings
+    return Leader(local, open_orders(assignment, where, meeting), where.ranks), settings
+
+
+def join(assignment: Assignment, settings: Settings) -> tuple[RankPlace, Meeting | None, Settings]:
+    """Meets the other ranks, if there are any, and settles with them what is left open."""
+    where = place_of(assignment, settings)
+    meeting = meet(settings, where, assignment.place)
+    spec = ModelSpec.load(Path(assignment.checkpoint))
+    device = choose_device(settings.device, where.local_rank)
+    dtype = choose_dtype(settings.dtype, spec.dtype, device)
+    settings = settle_towers(settings, spec, meeting, rank=where.rank, device=device, dtype=dtype)
+    return where, meeting, settings
 
 
 def run_follower(assignment: Assignment) -> None:
     signal.signal(signal.SIGTERM, _exit)
     settings, checkpoint = assignment.parsed_settings(), Path(assignment.checkpoint)
-    where = place_of(assignment, settings)
-    meeting = meet(settings, where, assignment.place)
+    where, meeting, settings = join(assignment, settings)
     assert meeting is not None
     runner = build_rank(settings, checkpoint, where, meeting)
     receiver = OrderReceiver(meeting.ask(f"orders-{where.rank}"))

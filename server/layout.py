@@ -13,6 +13,7 @@ from server.errors import StartupError
 from server.model.footprint import RankMemory, plan_memory
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
+from server.model.towers import choose_vision_tp
 from server.settings import Quantization
 
 GIB = 2**30
@@ -58,6 +59,16 @@ class Gpus:
         return cls(int(match[1] or 1), int(match[2]))
 
     @property
+    def usable_bytes(self) -> int:
+        """Of each card."""
+        return int(self.memory_gb * GB * UTILISATION)
+
+    @property
+    def reserve_bytes(self) -> int:
+        """Of those, what nothing is planned in."""
+        return int(RESERVE_BYTES + RESERVE_SHARE * self.memory_gb * GB)
+
+    @property
     def bandwidth_gb_s(self) -> int:
         """Of the known size that is nearest."""
         return BANDWIDTHS_GB_S[min(BANDWIDTHS_GB_S, key=lambda size: abs(size - self.memory_gb))]
@@ -71,11 +82,19 @@ class Split:
     """Ranks of a stage."""
     stages: int = 1
     vision_tp: int | None = None
-    """Ranks that share a tower; None for all of a stage."""
+    """Ranks that share a tower; None for what the daemon would choose."""
+    slow_link: bool = False
+    """Whether the ranks of a stage are not joined by something like NVLink."""
 
     @classmethod
     def of(
-        cls, gpus: Gpus, size: int | None, stages: int | None, vision_tp: int | None = None
+        cls,
+        gpus: Gpus,
+        size: int | None,
+        stages: int | None,
+        vision_tp: int | None = None,
+        *,
+        slow_link: bool = False,
     ) -> Split:
         """What is None follows from the number of cards; with neither there is one stage.
 
@@ -96,7 +115,7 @@ class Split:
                 f"--gpus {gpus}: at most {TENSOR_PARALLEL_MAX} ranks share a layer; divide the "
                 "cards into stages with --pipeline-parallel-size"
             )
-        return cls(size, stages, vision_tp)
+        return cls(size, stages, vision_tp, slow_link)
 
     def flags(self) -> str:
         """Those of `serve`."""
@@ -132,22 +151,27 @@ class Layout:
         """By default all cards are one stage, and the type is the checkpoint's."""
         split = split or Split.of(gpus, None, None)
         dtype = spec.dtype if dtype == "auto" else dtype
-        plan = ShardPlan.make(spec, split.size, split.vision_tp, stages=split.stages)
         size = 4 if dtype == "float32" else 2
+        vision_tp = split.vision_tp or choose_vision_tp(
+            spec,
+            split.size,
+            stages=split.stages,
+            slow_link=split.slow_link,
+            memory_bytes=gpus.usable_bytes - gpus.reserve_bytes,
+            bytes_per_value=size,
+            quantization=quantization,
+        )
+        plan = ShardPlan.make(spec, split.size, vision_tp, stages=split.stages)
         ranks = plan_memory(spec, plan, bytes_per_value=size, quantization=quantization)
         return cls(spec, gpus, split, dtype, quantization, plan.vision_tp, ranks)
 
     def quantised(self, quantization: Quantization) -> Layout:
         return Layout.make(self.spec, self.gpus, self.split, quantization, self.dtype)
 
-    @property
-    def reserve(self) -> int:
-        return int(RESERVE_BYTES + RESERVE_SHARE * self.gpus.memory_gb * GB)
-
     def kv(self, rank: RankMemory) -> int:
         """Bytes left for a rank's KV cache; negative when it does not fit."""
-        memory = int(self.gpus.memory_gb * GB * UTILISATION)
-        return memory - rank.weights - rank.activations - self.reserve
+        gpus = self.gpus
+        return gpus.usable_bytes - gpus.reserve_bytes - rank.weights - rank.activations
 
     @property
     def kv_tokens(self) -> int:

@@ -67,7 +67,7 @@ def _cells(layout: Layout, rank: RankMemory) -> tuple[str, ...]:
         f"{len(shard.vision.heads) if text.embeds else 0}",
         *(
             f"{size / GIB:.1f}"
-            for size in (rank.text, rank.vision, rank.activations, layout.reserve, kv)
+            for size in (rank.text, rank.vision, rank.activations, layout.gpus.reserve_bytes, kv)
         ),
         f"{tokens}",
         f"{tokens / layout.spec.text.max_positions:.1f}",
@@ -168,6 +168,13 @@ def add_command(commands: Any) -> None:
     ):
         command.add_argument(f"--{name}-parallel-size", type=int, metavar=metavar, help=what)
     command.add_argument(
+        "--link",
+        choices=("fast", "slow"),
+        default="fast",
+        help="between the cards of a stage: fast as NVLink, or slow as PCIe without peer access "
+        "and as networks are; serve finds out by itself",
+    )
+    command.add_argument(
         "--quantization", choices=get_args(Quantization), default="none", help="as of `serve`"
     )
     command.add_argument(
@@ -198,7 +205,7 @@ def _layouts(arguments: argparse.Namespace, spec: ModelSpec) -> Iterator[Layout]
             raise StartupError(f"--{flag.replace('_', '-')} {value}: give a number from 1 on")
 
     def layout(gpus: Gpus) -> Layout:
-        split = Split.of(gpus, size, stages, vision_tp)
+        split = Split.of(gpus, size, stages, vision_tp, slow_link=arguments.link == "slow")
         return Layout.make(spec, gpus, split, arguments.quantization, arguments.dtype)
 
     if arguments.gpus:

@@ -147,7 +147,8 @@ class Settings(Limits, BaseSettings):
     vision_tensor_parallel_size: PositiveInt | None = Field(
         None,
         description="Ranks that share one vision tower; must divide --tensor-parallel-size. "
-        "Smaller groups encode several pictures at a time and take more memory. Default: all.",
+        "Smaller groups encode several pictures at a time and take more memory. Default: all, or "
+        "on GPUs with a slow link the smallest that leaves three quarters of the KV cache.",
     )
     collective_timeout_s: PositiveFloat = Field(
         60.0, description="Longest wait of ranks for each other before the group is restarted."

@@ -38,6 +38,7 @@ ALLOWED = {
     "model.shards": LEAVES | {"distributed.peers", "model.spec", "model.stages"},
     "frontend": LEAVES | {"grammars"},
     "model.footprint": LEAVES | {"model.shards", "model.spec"},
+    "model.towers": LEAVES | {"model.footprint", "model.shards", "model.spec"},
     "api": LEAVES
     | {"board", "frontend", "heartbeat", "in_flight", "ipc", "metrics", "model.spec", "series"},
     "engine": LEAVES | {"grammars", "in_flight", "ipc", "metrics"},
@@ -53,6 +54,7 @@ ALLOWED = {
         "model.footprint",
         "model.shards",
         "model.spec",
+        "model.towers",
     },
     "demo": LEAVES | {"frontend", "kernels", "model", "model.spec"},
     "children": LEAVES | {"child"},
@@ -65,7 +67,7 @@ ALLOWED = {
     "terminal": set(),
     "bench": set(),
     "top": set(),
-    "layout": LEAVES | {"model.footprint", "model.shards", "model.spec"},
+    "layout": LEAVES | {"model.footprint", "model.shards", "model.spec", "model.towers"},
     "planner": LEAVES
     | {"layout", "model.footprint", "model.headers", "model.shards", "model.spec", "model.stages"},
     "cli": LEAVES
@@ -104,6 +106,7 @@ NEVER = {
     "model.footprint": {"torch"},
     "model.headers": {"torch"},
     "model.shards": {"torch"},
+    "model.towers": {"torch"},
     "bench": {"torch", "fastapi"},
     "cli": {"torch", "fastapi"},
     "supervisor": {"torch", "fastapi"},

@@ -51,6 +51,17 @@ def test_a_tower_for_each_rank_costs_its_memory() -> None:
     assert apart.kv_tokens < together.kv_tokens
 
 
+def test_a_slow_link_is_spared_where_memory_allows() -> None:
+    cards = Gpus(4, 48)
+    fast, slow = (
+        Layout.make(REAL, cards, Split.of(cards, None, None, slow_link=slow))
+        for slow in (False, True)
+    )
+    assert (fast.vision_tp, slow.vision_tp) == (4, 2)
+    asked = Split.of(cards, None, None, 4, slow_link=True)
+    assert Layout.make(REAL, cards, asked).vision_tp == 4, "the operator has the last word"
+
+
 def test_the_floor_is_one_read_of_the_language_model() -> None:
     assert Layout.make(REAL, Gpus(1, 141)).stage_floors_ms == [pytest.approx(16.0, abs=0.3)]
     first, second = Layout.make(REAL, Gpus(2, 141), Split(1, 2)).stage_floors_ms

@@ -66,7 +66,6 @@ def check_group_is_lost_and_back(
     ("count", "flags"),
     [
         pytest.param(3, ("--tensor-parallel-size", "3"), id="3 ranks"),
-        pytest.param(3, ("--pipeline-parallel-size", "3"), id="3 stages"),
         pytest.param(
             4,
             ("--tensor-parallel-size", "2", "--pipeline-parallel-size", "2"),
