@@ -106,6 +106,7 @@ class Children:
         """Ends a child with its stacks in the log. It counts as dead by itself."""
         child = self._children[name]
         child.send_signal(signal.SIGABRT)
+        child.send_signal(signal.SIGCONT)  # or one that was stopped would not notice
         try:
             child.wait(ABORT_S)
         except subprocess.TimeoutExpired:

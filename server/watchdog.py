@@ -2,7 +2,7 @@
 
 The engine's loop waits for the device, and so for every other rank; the loops of the others wait
 for nobody and turn several times a second. So when several pulses have stopped, it is one of the
-others that has stopped, and the engine waits for it.
+others that has stopped, and the engine that waits for it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ ENGINE_NAME = "engine"
 LOOKS_PER_TIMEOUT = 20
 """How often to look within the time-out."""
 
+ENGINE_PATIENCE = 1.1
+"""How much more time the engine is given: it may wait for a rank of this or another host, whose
+watchdog shall be the first to find it."""
+
 SILENT_S = 2.0
-"""A process that waits for no rank and has not turned for so long is mentioned when its group fails."""
+"""Whoever waits for no rank and has not turned for so long is mentioned when the group fails."""
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +59,16 @@ class Watchdog:
     def stopped(self) -> str | None:
         """The name of a process that has stood still for too long, once; it is logged."""
         ages_s = {name: pulse.age_s for name, pulse in self._pulses.items()}
-        if max(ages_s.values()) < self._timeout_s:
+        still = [name for name, age_s in ages_s.items() if age_s >= self._patience_s(name)]
+        if not still:
             return None
-        # Who waits for a rank that has stopped seems to have stopped a moment before it.
-        still = [name for name, age_s in ages_s.items() if age_s >= self._timeout_s / 2]
         name = next((name for name in still if name != ENGINE_NAME), ENGINE_NAME)
         log.error("%s has stood still for %.0f s: aborted", name, ages_s[name])
         self.forget()
         return name
+
+    def _patience_s(self, name: str) -> float:
+        return self._timeout_s * (ENGINE_PATIENCE if name == ENGINE_NAME else 1)
 
     def mention_silent(self) -> None:
         """Logs who stood still when the ranks' group failed: others may have failed for it."""

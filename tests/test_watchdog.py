@@ -33,9 +33,10 @@ def beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, floa
 @pytest.mark.parametrize(
     ("ages_s", "stopped"),
     [
-        ({0: 9.9, 1: 0.1, 2: 0.1}, None),
-        ({0: 10.0, 1: 0.1, 2: 0.1}, "engine"),
-        ({0: 10.1, 1: 9.9, 2: 0.1}, "rank-1"),
+        ({0: 10.9, 1: 9.9, 2: 0.1}, None),
+        ({0: 11.0, 1: 0.1, 2: 0.1}, "engine"),
+        ({0: 10.1, 1: 10.0, 2: 0.1}, "rank-1"),
+        ({0: 11.2, 1: 11.1, 2: 0.1}, "rank-1"),
         ({0: 0.1, 1: 0.1, 2: 10.0}, "rank-2"),
         ({}, None),
     ],

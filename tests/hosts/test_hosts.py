@@ -48,12 +48,14 @@ def end(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextmanager
-def group(hosts: TwoHosts, log: Path) -> Iterator[tuple[Daemon, subprocess.Popen[bytes]]]:
+def group(
+    hosts: TwoHosts, log: Path, *flags: str
+) -> Iterator[tuple[Daemon, subprocess.Popen[bytes]]]:
     """A head and a worker, ready."""
-    worker = start_worker(hosts, log)
+    worker = start_worker(hosts, log, *flags)
     try:
-        flags = ["--host", hosts.http_address, *group_flags(hosts)]
-        with Daemon(*flags, before=run_in(hosts.head)) as daemon:
+        head_flags = ["--host", hosts.http_address, *group_flags(hosts), *flags]
+        with Daemon(*head_flags, before=run_in(hosts.head)) as daemon:
             daemon.wait_until_ready()
             yield daemon, worker
     finally:
@@ -84,6 +86,19 @@ def test_a_killed_rank_is_named_and_replaced(hosts: TwoHosts, tmp_path: Path) ->
             check_cut(lines, "engine_died")
         expected = f"rank-1 (pid {rank.pid}) was ended by SIGKILL on node 1"
         assert expected in daemon.log
+        daemon.wait_until_ready()
+        check_answer(daemon)
+
+
+def test_a_rank_that_stops_is_found_by_its_host(hosts: TwoHosts, tmp_path: Path) -> None:
+    with group(hosts, tmp_path / "log", "--step-timeout-s", "4") as (daemon, worker):
+        (rank,) = psutil.Process(worker.pid).children()
+        streams, threads = start_streams(daemon, 2)
+        rank.suspend()
+        for lines, thread in zip(streams, threads, strict=True):
+            thread.join(timeout=20)
+            check_cut(lines, "engine_died")
+        assert "rank-1 has stood still for 4 s: aborted" in (tmp_path / "log").read_text()
         daemon.wait_until_ready()
         check_answer(daemon)
 

@@ -26,8 +26,8 @@ from tests.runner.test_speculation import prompts
 
 SPEC = ModelSpec.load(golden.CHECKPOINT)
 NAMES = ("text_zh_emoji", "image_single", "two_separate_round2", "video8")
-LAYOUTS = [(2, 2), (2, 1), (3, 3), (4, 2), (5, 5), (7, 1), (8, 8), (8, 4)]
-PIPELINES = [(1, 1, 4), (2, 2, 2), (3, 1, 2)]
+LAYOUTS = [(2, 2), (2, 1), (3, 3), (4, 2), (5, 5), (7, 1), (8, 8), (8, 2)]
+PIPELINES = [(1, 1, 2), (1, 1, 4), (2, 2, 2), (3, 1, 2)]
 """Ranks of a stage, ranks of a tower, stages."""
 
 
