@@ -98,7 +98,8 @@ def test_an_idle_rank_that_stops_is_found() -> None:
     with running(*EXACT, *OFTEN, *flags) as daemon:
         victim = ranks(daemon)["rank-1"]
         victim.suspend()
-        victim.wait(timeout=15)
+        while daemon.http.get("/readyz").status_code == 200:
+            time.sleep(0.05)
         assert "rank-1 has stood still for 4 s: aborted" in daemon.log
         daemon.wait_until_ready()
         check_answer(daemon)
