@@ -88,7 +88,7 @@ def test_a_rank_that_stops_is_found(name: str) -> None:
     flags = ("--tensor-parallel-size", "2", "--step-timeout-s", "4")
     with running(*EXACT, *OFTEN, *flags) as daemon:
         check_group_is_lost_and_back(daemon, ranks(daemon)[name].suspend, limit_s=12)
-        assert f"{name} has stood still for 4 s: aborted" in daemon.log
+        assert re.search(rf"{name} has stood still for \d+ s: aborted", daemon.log)
         others = {"engine", "rank-1"} - {name}
         assert not any(f"{other} has stood still" in daemon.log for other in others)
 
@@ -100,7 +100,7 @@ def test_an_idle_rank_that_stops_is_found() -> None:
         victim.suspend()
         while daemon.http.get("/readyz").status_code == 200:
             time.sleep(0.05)
-        assert "rank-1 has stood still for 4 s: aborted" in daemon.log
+        assert re.search(r"rank-1 has stood still for \d+ s: aborted", daemon.log)
         daemon.wait_until_ready()
         check_answer(daemon)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -98,7 +99,8 @@ def test_a_rank_that_stops_is_found_by_its_host(hosts: TwoHosts, tmp_path: Path)
         for lines, thread in zip(streams, threads, strict=True):
             thread.join(timeout=20)
             check_cut(lines, "engine_died")
-        assert "rank-1 has stood still for 4 s: aborted" in (tmp_path / "log").read_text()
+        log = (tmp_path / "log").read_text()
+        assert re.search(r"rank-1 has stood still for \d+ s: aborted", log)
         daemon.wait_until_ready()
         check_answer(daemon)
 
