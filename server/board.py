@@ -7,11 +7,11 @@ the same order, so they lie at the same places. An API process that is alone has
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from server.mapped import map_file
 
 N = TypeVar("N", int, float)
 
@@ -103,7 +103,7 @@ class Board:
         """That of the daemon which uses `run_dir`."""
         if processes == 1:
             return cls()
-        return cls(mapped(run_dir / "board", processes * PAGE_BYTES), own)
+        return cls(memoryview(map_file(run_dir / "board", processes * PAGE_BYTES)), own)
 
     def integers(self, count: int) -> Row[int]:
         return Row(self._take(count, "q"), self.own)
@@ -190,14 +190,3 @@ def _words(names: bytearray | memoryview) -> Iterable[str]:
         if not names[at]:
             return
         yield bytes(names[at + 1 : at + names[at]]).decode()
-
-
-def mapped(path: Path, size_bytes: int) -> memoryview:
-    """A file as memory that processes share, of zeros where it is new."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        # Not a hole: a disk that is full by then would end whoever fills it.
-        os.posix_fallocate(descriptor, 0, size_bytes)
-        return memoryview(mmap.mmap(descriptor, size_bytes))
-    finally:
-        os.close(descriptor)

@@ -9,11 +9,12 @@ spins inside a library cannot pretend.
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 import time
 from pathlib import Path
 from typing import Self
+
+from server.mapped import map_file
 
 TURN_S = 1.0
 """An idle loop turns at least this often."""
@@ -26,14 +27,7 @@ class Heartbeat:
     """The pulse of the engine that uses `run_dir`, or of another process with its name."""
 
     def __init__(self, run_dir: Path, name: str = "engine") -> None:
-        path = run_dir / f"{name}.heartbeat"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            # Not a hole: a disk that is full by then would end whoever fills it.
-            os.posix_fallocate(descriptor, 0, mmap.PAGESIZE)
-            self._page = mmap.mmap(descriptor, mmap.PAGESIZE)
-        finally:
-            os.close(descriptor)
+        self._page = map_file(run_dir / f"{name}.heartbeat", mmap.PAGESIZE)
 
     def __enter__(self) -> Self:
         return self

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import mmap
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from server.mapped import map_file
 from server.messages import Submit
 
 FINGERPRINT_BYTES = 16
@@ -39,13 +38,7 @@ class InFlight:
     """The engine's side, in its directory `run_dir`. Begins with nothing in flight."""
 
     def __init__(self, run_dir: Path) -> None:
-        file = os.open(_path(run_dir), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            # Room from the start: a disk that fills up later changes nothing.
-            os.posix_fallocate(file, 0, _SIZE_BYTES)
-            self._page = mmap.mmap(file, _SIZE_BYTES)
-        finally:
-            os.close(file)
+        self._page = map_file(_path(run_dir), _SIZE_BYTES)
         self._noted = b""
         self._set_count(0)
 

@@ -18,11 +18,12 @@ LEAVES = {"errors", "limits", "messages", "settings", "logs"}
 """Importable by all; they import nothing of ours but each other."""
 
 ALLOWED = {
-    "heartbeat": LEAVES,
-    "in_flight": {"messages"},
+    "mapped": set(),
+    "heartbeat": LEAVES | {"mapped"},
+    "in_flight": {"mapped", "messages"},
     "listening": LEAVES,
     "ipc": LEAVES,
-    "board": set(),
+    "board": {"mapped"},
     "series": {"board"},
     "buckets": set(),
     "vllm_names": set(),
@@ -40,7 +41,8 @@ ALLOWED = {
     "model.footprint": LEAVES | {"model.shards", "model.spec"},
     "model.towers": LEAVES | {"model.footprint", "model.shards", "model.spec"},
     "api": LEAVES
-    | {"board", "frontend", "heartbeat", "in_flight", "ipc", "metrics", "model.spec", "series"},
+    | {"board", "frontend", "heartbeat", "in_flight", "ipc", "mapped", "metrics"}
+    | {"model.spec", "series"},
     "engine": LEAVES | {"grammars", "in_flight", "ipc", "metrics"},
     "kernels": LEAVES,
     "distributed": LEAVES | {"distributed.peers", "distributed.place", "engine.plan"},

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.board import Cells, Tally, mapped
+from server.board import Cells, Tally
+from server.mapped import map_file
 
 ACCOUNTS_MAX = 4096
 ID_BYTES = 16
@@ -49,7 +50,8 @@ class Ledger:
         buckets_bytes = ACCOUNTS_MAX * _BUCKETS * _BUCKET_CELLS * _CELL_BYTES
         column_bytes = ACCOUNTS_MAX * _CELL_BYTES
         path = run_dir / "quotas"
-        memory = mapped(path, _CELL_BYTES + ids_bytes + buckets_bytes + processes * column_bytes)
+        size_bytes = _CELL_BYTES + ids_bytes + buckets_bytes + processes * column_bytes
+        memory = memoryview(map_file(path, size_bytes))
         self._used = memory[:_CELL_BYTES].cast("q")
         rest = memory[_CELL_BYTES:]
         self._ids, rest = rest[:ids_bytes], rest[ids_bytes:]
