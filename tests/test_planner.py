@@ -48,13 +48,20 @@ def test_what_does_not_fit_says_what_would(gpus: str, advice: str) -> None:
     assert advice in verdict(layout)
 
 
+def planned(
+    capsys: pytest.CaptureFixture[str], folder: Path, *flags: str
+) -> tuple[str | int | None, str]:
+    """Exit status of `plan`, and what it has printed."""
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--model", str(folder), *flags])
+    return ended.value.code, capsys.readouterr().out
+
+
 def test_the_command_prints_a_table_for_each_set(
     real_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["plan", "--model", str(real_folder), "--gpus", "2x80GB", "--gpus", "1x24GB"])
-    page = capsys.readouterr().out
-    assert ended.value.code == 1
+    status, page = planned(capsys, real_folder, "--gpus", "2x80GB", "--gpus", "1x24GB")
+    assert status == 1
     assert "2 x 80 GB, --tensor-parallel-size 2, bfloat16" in page
     assert "| 1 | 0 | 0-59 | 28 (4) |" in page
     assert "\nfits: " in page
@@ -65,10 +72,8 @@ def test_stages_are_columns_of_the_table(
     real_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--gpus", "4x48GB", "--tensor-parallel-size", "2", "--pipeline-parallel-size", "2"]
-    with pytest.raises(SystemExit) as ended:
-        main(["plan", "--model", str(real_folder), *flags])
-    page = capsys.readouterr().out
-    assert ended.value.code == 0
+    status, page = planned(capsys, real_folder, *flags)
+    assert status == 0
     assert "4 x 48 GB, --tensor-parallel-size 2 --pipeline-parallel-size 2, bfloat16" in page
     assert "| 0 | 1 | 25-59 | 28 (4) | 10240 | 0 |" in page
     assert "| 2 | 0 | 0-24 | 28 (4) | 10240 | 13 |" in page
@@ -90,10 +95,9 @@ def test_stages_are_columns_of_the_table(
 def test_the_smallest_cards_for_a_layout(
     real_folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], cards: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["plan", "--model", str(real_folder), *flags])
-    assert ended.value.code == 0
-    assert f"{cards}, " in capsys.readouterr().out
+    status, page = planned(capsys, real_folder, *flags)
+    assert status == 0
+    assert f"{cards}, " in page
 
 
 def test_what_cannot_be_planned_is_one_line() -> None:
@@ -166,10 +170,8 @@ def test_the_published_headers(
     fits: bool,
 ) -> None:
     flags = ["--gpus", gpus, "--quantization", quantization]
-    with pytest.raises(SystemExit) as ended:
-        main(["plan", "--model", str(real_headers), *flags])
-    page = capsys.readouterr().out
-    assert ended.value.code == (0 if fits else 1)
+    status, page = planned(capsys, real_headers, *flags)
+    assert status == (0 if fits else 1)
     assert "the headers of 1138 tensors" in page
     assert ("\nfits: " in page) == fits
     assert ("GiB for one context of 4096. " in page) != fits
