@@ -31,6 +31,7 @@ REQUESTS = 40
 OPEN_MAX, REFUSED = 40, 2000
 CROWD = 500
 LONE = 10
+PAUSE_S = 0.5
 # Idle connections and slow senders.
 
 
@@ -112,7 +113,10 @@ async def queue(model: str | None, rounds: int) -> None:
         statuses: list[int] = []
         limit = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=limit) as http:
-            full = [asyncio.create_task(keep_full(http, url)) for _ in range(OPEN_MAX)]
+            full = [
+                asyncio.create_task(keep_asking(http, url, 10_000 * (n + 1), 400))
+                for n in range(OPEN_MAX)
+            ]
             await asyncio.sleep(2)
             for _ in range(rounds):
                 floor += await get_floor(http, url)
@@ -129,11 +133,6 @@ async def queue(model: str | None, rounds: int) -> None:
     print(f"  {tail(refused)} (target: at most 50 ms); floor, GET /livez: {tail(floor)}")
 
 
-async def keep_full(http: aiohttp.ClientSession, url: str) -> None:
-    for number in itertools.count(10_000):
-        await post(http, url, chat(number, 400))
-
-
 async def get_floor(http: aiohttp.ClientSession, url: str) -> list[float]:
     seconds = []
     for _ in range(50):
@@ -142,6 +141,17 @@ async def get_floor(http: aiohttp.ClientSession, url: str) -> list[float]:
             await response.read()
         seconds.append(time.perf_counter() - began_s)
     return seconds
+
+
+async def keep_asking(
+    http: aiohttp.ClientSession, url: str, first: int, max_tokens: int, key: str = ""
+) -> None:
+    """Always has one request open. One that was refused comes again when a client would send it:
+    hundreds that come at once would measure how fast the daemon reads."""
+    for number in itertools.count(first):
+        status, _ = await post(http, url, chat(number, max_tokens), key)
+        if status == 429:
+            await asyncio.sleep(PAUSE_S)
 
 
 def tail(seconds: Sequence[float]) -> str:
@@ -171,7 +181,10 @@ async def measure_fairness(http: aiohttp.ClientSession, url: str, rounds: int) -
     for _ in range(rounds):
         for _ in range(LONE):
             alone.append(await first_token_s(http, url, next(numbers)))
-        crowd = [asyncio.create_task(keep_asking(http, url, 1000 * (n + 1))) for n in range(CROWD)]
+        crowd = [
+            asyncio.create_task(keep_asking(http, url, 1000 * (n + 1), 200, "greedy-key"))
+            for n in range(CROWD)
+        ]
         await asyncio.sleep(3)
         before = await step_sums(http, url)
         for _ in range(LONE):
@@ -186,12 +199,6 @@ async def measure_fairness(http: aiohttp.ClientSession, url: str, rounds: int) -
     print(f"fairness: time to the first token {first * 1e3:.1f} ms alone, {second * 1e3:.1f} ms")
     print(f"  beside a key with {CROWD}, whose steps take {step_s * 1e3:.1f} ms each:")
     print(f"  {(second - first) / step_s:.1f} steps longer (target: at most 2)")
-
-
-async def keep_asking(http: aiohttp.ClientSession, url: str, first: int) -> None:
-    for number in itertools.count(first):
-        with contextlib.suppress(aiohttp.ClientConnectionError):
-            await post(http, url, chat(number, 200), "greedy-key")
 
 
 async def first_token_s(http: aiohttp.ClientSession, url: str, number: int) -> float:
@@ -231,7 +238,7 @@ PARTS = {"connections": connections, "queue": queue, "fairness": fairness}
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="folder of a checkpoint; default: the random one")
+    parser.add_argument("--model", help="folder of a checkpoint; default: the demo model")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--only", choices=PARTS)
     arguments = parser.parse_args()

@@ -99,11 +99,11 @@ class Settings(Limits, BaseSettings):
         description="8 or 4 bits for the matrices of the language model, quantised while they are "
         "loaded; fp8 needs an Ada or Hopper GPU. The vision tower keeps 16 bits.",
     )
-    attention_backend: Literal["auto", "fa3", "flash_attn", "triton", "torch"] = Field(
+    attention_backend: Literal["auto", "fa3", "flash_attn", "triton", "cpu", "torch"] = Field(
         "auto",
         description="Attention over the KV cache: flash-attn 3 (fa3) or flash_attn where they are "
-        "installed, our own kernels (triton) on any other GPU, torch on a CPU; auto takes the "
-        "first that works, in this order, and logs why.",
+        "installed, our own kernels for GPUs (triton) and CPUs (cpu), or plain torch; auto takes "
+        "the first that works, in this order, and logs why.",
     )
     tensor_parallel_size: PositiveInt = Field(
         1, le=8, description="Ranks that share the model, one per GPU; any number from 1 to 8."

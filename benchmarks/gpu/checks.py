@@ -56,7 +56,7 @@ def _golden(device: torch.device) -> Iterator[dict[str, Any]]:
     golden = load_file(GOLDEN / "cases/images.safetensors")
     for dtype, bound in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):
         model = load_model(GOLDEN / "checkpoint", spec, dtype, device)
-        for ops, name in {TORCH: "torch", choose_ops(device)[0]: choose_ops(device)[1]}.items():
+        for ops, name in dict([(TORCH, "torch"), choose_ops(device, dtype)]).items():
             model.use(ops)
             pixels = golden["rgb_square.resized_u8"][None].to(device)
             with torch.inference_mode():
@@ -115,7 +115,7 @@ def _attention(spec: ModelSpec, device: torch.device) -> Iterator[dict[str, Any]
 
 def _ops(spec: ModelSpec, device: torch.device) -> Iterator[dict[str, Any]]:
     """Fused operations on numbers of both types against the reference in float32."""
-    ops, reason = choose_ops(device)
+    ops, reason = choose_ops(device, torch.bfloat16)
     if ops is TORCH:
         yield _row(f"fused operations: {reason}", None, None)
         return

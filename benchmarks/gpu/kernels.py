@@ -50,7 +50,7 @@ def attention_times(text: TextSpec, device: torch.device, dtype: torch.dtype, at
 
 def ops_times(spec: ModelSpec, device: torch.device, dtype: torch.dtype, at: Ceilings) -> Rows:
     """Language model by rows of a step, vision by pictures."""
-    fused, _ = choose_ops(device)
+    fused, _ = choose_ops(device, torch.bfloat16)
     found: Rows = []
     for name, ops in {"torch": TORCH, "fused": fused}.items():
         for rows in (1, 64, 2048) if device.type == "cuda" else (2,):

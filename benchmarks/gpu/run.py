@@ -98,7 +98,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     if not on_cpu:
         block_bytes = int(roofline.kv_token_bytes) * backend.block_size
         blocks = int(torch.cuda.mem_get_info()[0] * 0.8) // block_bytes
-    ops = TORCH if chosen.ops == "torch" else choose_ops(device)[0]
+    ops = TORCH if chosen.ops == "torch" else choose_ops(device, torch.bfloat16)[0]
     engine = Engine(model, backend, ops, blocks=blocks, graphs=not chosen.no_graphs)
     sizes = TINY if on_cpu else SHORT if chosen.short else FULL
     try:

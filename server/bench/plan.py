@@ -22,6 +22,10 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scenario: ScenarioName = "text"
     prompt_tokens: int | None = None
     """Of the text, about; as the server counts them. None: the scenario's own."""
+    prefix_tokens: int = 0
+    """How much of that all requests of the run begin with."""
+    identical: bool = False
+    """Every request is the same one, also the warm-up."""
     output_tokens: int = 64
     rates: list[float] = []
     """Open loop: requests a second, arriving at random."""

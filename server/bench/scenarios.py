@@ -67,11 +67,17 @@ class Scenario:
         self._run = run
         self._rng = random.Random(f"{run.scenario} {run.seed}")
         tokens = run.prompt_tokens or PROMPT_TOKENS.get(run.scenario, QUESTION_TOKENS)
-        self._words = words_for(tokens)
+        prefix_words = words_for(run.prefix_tokens) if run.prefix_tokens else 0
+        self._prefix = self._rng.choices(WORDS, k=prefix_words)
+        self._words = max(0, words_for(tokens) - prefix_words)
         self._picture = picture_url(self._rng)
         self._waiting: deque[_Conversation] = deque()
+        self._same = self._made() if run.identical else None
 
     def next(self) -> Job:
+        return self._same or self._made()
+
+    def _made(self) -> Job:
         match self._run.scenario:
             case "text" | "long":
                 return Job([_said(self._text())])
@@ -87,7 +93,7 @@ class Scenario:
                 return self._turn()
 
     def _text(self) -> str:
-        return " ".join(self._rng.choices(WORDS, k=self._words))
+        return " ".join([*self._prefix, *self._rng.choices(WORDS, k=self._words)])
 
     def _turn(self) -> Job:
         if self._waiting:

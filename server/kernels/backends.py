@@ -41,7 +41,7 @@ def choose_backend(
     wanted: str, device: torch.device, dtype: torch.dtype, head_dim: int = 128
 ) -> Backend:
     """The backend `wanted`, or for `auto` the first that works: flash-attn 3 on Hopper,
-    flash-attn, our own kernels, torch.
+    flash-attn, our own kernels for GPUs and for CPUs, torch.
 
     Raises:
         StartupError: the wanted one does not work here; the message says why.
@@ -50,6 +50,7 @@ def choose_backend(
         "fa3": lambda: _flash3(device, dtype),
         "flash_attn": lambda: _flash(device, dtype),
         "triton": lambda: _triton(device, head_dim),
+        "cpu": lambda: _cpu(device, dtype, head_dim),
         "torch": lambda: Backend("torch", sdpa.BLOCK_SIZE, sdpa.SdpaBatch, "plain torch"),
     }
     if wanted != "auto":
@@ -69,15 +70,31 @@ def choose_backend(
     return Backend(backend.name, backend.block_size, backend.batch, reason, backend.decode)
 
 
-def choose_ops(device: torch.device) -> tuple[Ops, str]:
+def choose_ops(device: torch.device, dtype: torch.dtype) -> tuple[Ops, str]:
     """What computes norms, rotation and activations, and why."""
-    if device.type != "cuda":
-        return TORCH, "plain torch"
     try:
-        ops: Ops = _load("server.kernels.triton.ops", "Triton").TritonOps()
+        if device.type == "cuda":
+            ops: Ops = _load("server.kernels.triton.ops", "Triton").TritonOps()
+            return ops, "fused by Triton"
+        ops = load_for_cpu("server.kernels.cpu.ops", device, dtype).CpuOps()
     except Unfit as fault:
         return TORCH, f"plain torch; {fault}"
-    return ops, "fused by Triton"
+    return ops, "our own kernels"
+
+
+def load_for_cpu(module: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
+    """Imports a module made of kernels for CPUs.
+
+    Raises:
+        Unfit: they do not run here.
+    """
+    if device.type != "cpu":
+        raise Unfit("the kernels for CPUs need one")
+    if dtype != torch.float32:
+        raise Unfit(f"the kernels for CPUs do not compute in {_name(dtype)}")
+    if fault := _load("server.kernels.cpu.team", "numba").missing():
+        raise Unfit(f"the kernels for CPUs do not run: {fault}")
+    return _load(module, "numba")
 
 
 def _flash3(device: torch.device, dtype: torch.dtype) -> Backend:
@@ -106,11 +123,22 @@ def _triton(device: torch.device, head_dim: int) -> Backend:
     return Backend("triton", attention.BLOCK_SIZE, batch, "our own kernels", batch)
 
 
+def _cpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> Backend:
+    attention = load_for_cpu("server.kernels.cpu.attention", device, dtype)
+    if head_dim % attention.HEAD_DIM_UNIT:
+        raise Unfit(f"the kernels for CPUs have no heads of width {head_dim}")
+    return Backend("cpu", attention.BLOCK_SIZE, attention.CpuBatch, "our own kernels")
+
+
 def _check_flash(name: str, device: torch.device, dtype: torch.dtype) -> None:
     if device.type != "cuda":
         raise Unfit(f"{name} needs a CUDA device")
     if dtype not in FLASH_DTYPES:
-        raise Unfit(f"{name} does not compute in {str(dtype).removeprefix('torch.')}")
+        raise Unfit(f"{name} does not compute in {_name(dtype)}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _load(module: str, name: str) -> ModuleType:

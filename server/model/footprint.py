@@ -11,6 +11,8 @@ from server.model.shards import (
     RankShard,
     ShardPlan,
     TextShard,
+    head_weights,
+    patch_weights,
     text_matrices,
     text_weights,
     vision_weights,
@@ -50,16 +52,22 @@ def plan_memory(
     plan: ShardPlan,
     *,
     bytes_per_value: int,
+    matrix_bytes: int | None = None,
     quantization: Quantization = "none",
 ) -> tuple[RankMemory, ...]:
-    """Of each rank."""
+    """Of each rank.
+
+    Args:
+        matrix_bytes: of a value in a plain matrix, where that is not the type of the others.
+    """
     text = spec.text
+    matrix_bytes = matrix_bytes or bytes_per_value
     head = 2 * text.head_dim * bytes_per_value
     return tuple(
         RankMemory(
             shard=shard,
-            text=text_bytes(text, shard.text, bytes_per_value, quantization),
-            vision=bytes_per_value * vision_weights(spec, shard),
+            text=text_bytes(text, shard.text, bytes_per_value, matrix_bytes, quantization),
+            vision=_vision_bytes(spec, shard, bytes_per_value, matrix_bytes),
             activations=bytes_per_value * _activations(spec, shard),
             kv_token=head * len(shard.text.kv_heads) * len(shard.text.layers),
         )
@@ -68,13 +76,27 @@ def plan_memory(
 
 
 def text_bytes(
-    spec: TextSpec, shard: TextShard, bytes_per_value: int, quantization: Quantization
+    spec: TextSpec,
+    shard: TextShard,
+    bytes_per_value: int,
+    matrix_bytes: int,
+    quantization: Quantization,
 ) -> int:
-    """A rank's part of the language model. Embeddings and the head keep their type."""
-    matrices = text_matrices(spec, shard)
-    others = text_weights(spec, shard) - matrices
-    bits = MATRIX_BITS.get(quantization, 8 * bytes_per_value)
-    return matrices * bits // 8 + others * bytes_per_value
+    """A rank's part of the language model. Embeddings and the head are not quantised."""
+    matrices, head = text_matrices(spec, shard), head_weights(spec, shard)
+    others = text_weights(spec, shard) - matrices - head
+    bits = MATRIX_BITS.get(quantization, 8 * matrix_bytes)
+    return matrices * bits // 8 + head * matrix_bytes + others * bytes_per_value
+
+
+def _vision_bytes(
+    spec: ModelSpec, shard: RankShard, bytes_per_value: int, matrix_bytes: int
+) -> int:
+    """Its part of the tower and the projector. Norms and scales count as matrices: they are next to
+    nothing; the embeddings of patches are not."""
+    embeddings = shard.text.embeds * patch_weights(spec)
+    matrices = vision_weights(spec, shard) - embeddings
+    return matrices * matrix_bytes + embeddings * bytes_per_value
 
 
 def _activations(spec: ModelSpec, shard: RankShard) -> int:

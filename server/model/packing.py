@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.distributed.groups import Group
+from server.kernels.backends import Unfit, load_for_cpu
+from server.model.layers import Pack
 
 ROWS = 16
 """What the layout is tuned for; any number is multiplied."""
@@ -40,7 +42,25 @@ def rounded_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def packs_here(device: torch.device, dtype: torch.dtype) -> bool:
+def plain_packing(device: torch.device, dtype: torch.dtype) -> Pack | None:
+    """How this machine multiplies plain matrices best, if not as they are."""
+    try:
+        pack: Pack = load_for_cpu("server.model.panels", device, dtype).pack
+    except Unfit:
+        return OneDnnMatrix if _packs(device, dtype) else None
+    return pack
+
+
+def plain_bytes(device: torch.device, dtype: torch.dtype, stored: str) -> int:
+    """Of a value in a plain matrix that is `stored` in a checkpoint."""
+    try:
+        load_for_cpu("server.model.panels", device, dtype)
+    except Unfit:
+        return dtype.itemsize
+    return torch.bfloat16.itemsize if stored == "bfloat16" else dtype.itemsize
+
+
+def _packs(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN packs such weights on this machine."""
     if device.type != "cpu" or not torch._C._has_mkldnn:
         return False

@@ -235,9 +235,14 @@ def layer_weights(spec: TextSpec, shard: TextShard) -> int:
 
 def text_weights(spec: TextSpec, shard: TextShard) -> int:
     """Parameters of the language model that a rank holds."""
-    vocabulary = len(shard.vocabulary) * spec.hidden_size
-    ends = shard.embeds * vocabulary + shard.predicts * (vocabulary + spec.hidden_size)
-    return layer_weights(spec, shard) + ends
+    embeddings = shard.embeds * len(shard.vocabulary) * spec.hidden_size
+    norm = shard.predicts * spec.hidden_size
+    return layer_weights(spec, shard) + embeddings + norm + head_weights(spec, shard)
+
+
+def head_weights(spec: TextSpec, shard: TextShard) -> int:
+    """Parameters of the matrix that gives logits, as far as a rank holds it."""
+    return shard.predicts * len(shard.vocabulary) * spec.hidden_size
 
 
 def vision_weights(spec: ModelSpec, shard: RankShard) -> int:
@@ -254,8 +259,13 @@ def tower_weights(spec: ModelSpec, shard: VisionShard, inner: range) -> int:
     mlp = (2 * width + 1) * len(shard.mlp)
     # Two norms, two scales, and the biases of the two products that ranks add up.
     layer = attention + mlp + 6 * width
-    embeddings = 3 * width * vision.patch_size**2 + width * (vision.num_positions + 2)
     shuffled = width * spec.shuffle**2
     projector = 2 * shuffled + (shuffled + 1) * len(inner)
     projector += (len(inner) + 1) * spec.text.hidden_size
-    return vision.layers_used * layer + embeddings + projector
+    return vision.layers_used * layer + patch_weights(spec) + projector
+
+
+def patch_weights(spec: ModelSpec) -> int:
+    """Parameters that make vectors of patches, with the class token and the positions."""
+    vision = spec.vision
+    return vision.hidden_size * (3 * vision.patch_size**2 + vision.num_positions + 2)

@@ -19,6 +19,7 @@ from server.kernels.attention import KVCache
 from server.kernels.backends import choose_backend, choose_ops
 from server.messages import Ready
 from server.model.footprint import RankMemory, plan_memory
+from server.model.packing import plain_bytes
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.runner.calibrate import measured_budget
@@ -76,10 +77,10 @@ def build_rank(
         torch.set_num_threads(max(1, cores // where.local_ranks))
     else:
         torch.cuda.set_device(device)
-    planned = memory_of_ranks(settings, spec, plan, dtype)[where.rank]
+    planned = memory_of_ranks(settings, spec, plan, device, dtype)[where.rank]
     backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     log.info("attention: %s (%s)", backend.name, backend.reason)
-    ops, reason = choose_ops(device)
+    ops, reason = choose_ops(device, dtype)
     log.info("norms, rotation, activations: %s", reason)
     shard = plan.ranks[where.rank]
     groups = Groups() if meeting is None else meeting.join(shard.peers)
@@ -130,11 +131,15 @@ def build_rank(
 
 
 def memory_of_ranks(
-    settings: Settings, spec: ModelSpec, plan: ShardPlan, dtype: torch.dtype
+    settings: Settings, spec: ModelSpec, plan: ShardPlan, device: torch.device, dtype: torch.dtype
 ) -> tuple[RankMemory, ...]:
     """What `plan` would print for these settings."""
     return plan_memory(
-        spec, plan, bytes_per_value=dtype.itemsize, quantization=settings.quantization
+        spec,
+        plan,
+        bytes_per_value=dtype.itemsize,
+        matrix_bytes=plain_bytes(device, dtype, spec.dtype),
+        quantization=settings.quantization,
     )
 
 
@@ -142,7 +147,8 @@ def with_memory(ready: Ready, settings: Settings, folder: Path) -> Ready:
     """What API processes are told, with the memory of all ranks."""
     spec = ModelSpec.load(folder)
     plan = plan_ranks(settings, spec)
-    ranks = memory_of_ranks(settings, spec, plan, getattr(torch, ready.dtype))
+    device = choose_device(settings.device, 0)
+    ranks = memory_of_ranks(settings, spec, plan, device, getattr(torch, ready.dtype))
     kv_tokens = ready.kv_blocks * ready.kv_block_size
     return msgspec.structs.replace(
         ready,

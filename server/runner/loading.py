@@ -13,7 +13,7 @@ from server.distributed.groups import Groups
 from server.model.checkpoint import held_bytes, linears
 from server.model.dummy import dummy_model
 from server.model.internvl import InternVLChat
-from server.model.packing import OneDnnMatrix, packs_here
+from server.model.packing import plain_packing
 from server.model.reading import Progress
 from server.model.shards import RankShard
 from server.model.spec import ModelSpec
@@ -51,9 +51,9 @@ def make_model(
     else:
         build = partial(load_model, folder, spec, dtype, device, log_progress())
     model = build(shard=shard, groups=groups, quantization=settings.quantization)
-    if packs_here(device, dtype):
+    if pack := plain_packing(device, dtype):
         for linear in linears(model):
-            linear.pack(OneDnnMatrix)
+            linear.pack(pack)
     check_weights(planned_bytes, _held_bytes(model, device))
     return model
 

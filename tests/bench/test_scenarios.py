@@ -32,6 +32,20 @@ def test_texts_have_the_length_of_the_scenario(name: ScenarioName, words: int) -
     assert len(scenario(name, prompt_tokens=9).next().messages[0]["content"].split()) == 9
 
 
+def test_texts_begin_alike() -> None:
+    shared = scenario("text", prompt_tokens=20, prefix_tokens=15)
+    first, second = (shared.next().messages[0]["content"].split() for _ in range(2))
+    assert len(first) == len(second) == 20
+    assert first[:15] == second[:15]
+    assert first[15:] != second[15:]
+
+
+@pytest.mark.parametrize("name", ["text", "picture"])
+def test_requests_are_identical(name: ScenarioName) -> None:
+    same = scenario(name, identical=True)
+    assert same.next().messages == same.next().messages
+
+
 def test_pictures_are_distinct_or_repeated() -> None:
     distinct, repeated = scenario("picture"), scenario("picture-repeated")
     assert picture(distinct.next().messages) != picture(distinct.next().messages)

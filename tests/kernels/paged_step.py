@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from server.kernels.attention import AttentionBatch, KVCache
+from server.kernels.attention import AttentionBatch, KVCache, write
 from server.kernels.sdpa import SdpaBatch
 
 LAYERS = 2
+
+Write = Callable[[KVCache, int, Tensor, Tensor, Tensor], None]
+"""As `attention.write`: blocks are laid out as their backend likes."""
 HEAD_DIM = 8
 
 
@@ -52,6 +55,7 @@ class Step:
         rows: Sequence[Row],
         block_size: int = 4,
         backend: type[AttentionBatch] = SdpaBatch,
+        write: Write = write,
     ) -> None:
         self.inputs, self.rows, self.block_size = inputs, rows, block_size
         self.backend = backend
@@ -72,9 +76,8 @@ class Step:
         self.cache.values.fill_(torch.nan)
         for index, row in enumerate(rows):
             before = torch.arange(row.context - row.count)
-            keys, values = self.cache.layer(1)
-            keys[self.places(index, before)] = inputs.k[index, before]
-            values[self.places(index, before)] = inputs.v[index, before]
+            k, v = inputs.k[index, before], inputs.v[index, before]
+            write(self.cache, 1, self.places(index, before), k, v)
 
     def places(self, index: int, positions: Tensor) -> Tensor:
         block = self.block_tables[index][positions // self.block_size]

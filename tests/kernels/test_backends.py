@@ -10,6 +10,7 @@ import torch
 from server.errors import StartupError
 from server.kernels.backends import choose_backend, choose_ops
 from server.kernels.ops import TORCH
+from server.model.packing import OneDnnMatrix, plain_bytes, plain_packing
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -40,12 +41,41 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_a_cpu_takes_torch_and_says_why() -> None:
-    backend = choose_backend("auto", CPU, torch.float32)
-    assert backend.name == "torch"
+def test_a_cpu_takes_our_kernels_and_says_why() -> None:
+    backend = choose_backend("auto", CPU, torch.float32, 64)
+    assert backend.name == "cpu"
     assert backend.block_size == 16
     assert "CUDA" in backend.reason
-    assert choose_ops(CPU) == (TORCH, "plain torch")
+    assert choose_ops(CPU, torch.float32)[0] is not TORCH
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "why"),
+    [(torch.bfloat16, 64, "not compute in bfloat16"), (torch.float32, 80, "no heads of width 80")],
+)
+def test_a_cpu_takes_torch_where_our_kernels_cannot(
+    dtype: torch.dtype, head_dim: int, why: str
+) -> None:
+    backend = choose_backend("auto", CPU, dtype, head_dim)
+    assert backend.name == "torch"
+    assert why in backend.reason
+    with pytest.raises(StartupError, match=why):
+        choose_backend("cpu", CPU, dtype, head_dim)
+
+
+def test_a_cpu_without_numba_or_what_it_needs_takes_torch(machine: Any) -> None:
+    machine((9, 0))
+    for found in (
+        choose_backend("auto", CPU, torch.float32, 64).reason,
+        choose_ops(CPU, torch.float32)[1],
+    ):
+        assert "numba cannot be imported" in found
+    machine((9, 0), **{"cpu.team": SimpleNamespace(missing=lambda: "this CPU has no feet")})
+    ops, reason = choose_ops(CPU, torch.float32)
+    assert ops is TORCH
+    assert "this CPU has no feet" in reason
+    assert plain_packing(CPU, torch.float32) is OneDnnMatrix
+    assert plain_bytes(CPU, torch.float32, "bfloat16") == 4
 
 
 @pytest.mark.parametrize(
@@ -107,6 +137,6 @@ def test_what_was_asked_for_is_not_replaced() -> None:
 
 def test_without_triton_a_gpu_takes_the_reference_operations(machine: Any) -> None:
     machine((9, 0))
-    ops, reason = choose_ops(CUDA)
+    ops, reason = choose_ops(CUDA, torch.bfloat16)
     assert ops is TORCH
     assert "Triton cannot be imported" in reason

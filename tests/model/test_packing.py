@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from server.distributed.groups import SOLO
 from server.model.layers import Linear, new_on
-from server.model.packing import OneDnnMatrix, packs_here, rounded_rows
+from server.model.packing import OneDnnMatrix, plain_bytes, plain_packing, rounded_rows
+from server.model.panels import PanelMatrix, pack
 
 CPU = torch.device("cpu")
 
@@ -52,8 +53,29 @@ def test_without_bias() -> None:
 
 
 def test_only_a_cpu_packs() -> None:
-    assert not packs_here(torch.device("cuda"), torch.float32)
-    assert packs_here(CPU, torch.float32) == torch._C._has_mkldnn
+    assert plain_packing(torch.device("cuda"), torch.float32) is None
+    assert plain_packing(CPU, torch.float32) is pack
+
+
+def test_what_bfloat16_holds_takes_half_and_stays_exact(linear: Linear) -> None:
+    linear.weight.copy_(linear.weight.bfloat16())
+    x = torch.randn(2, 3, 96)
+    expected = functional.linear(x, linear.weight, linear.bias)
+    linear.pack(pack)
+    assert_close(linear(x), expected)
+    assert linear.size_bytes == 80 * 96 * plain_bytes(CPU, torch.float32, "bfloat16")
+
+
+def test_outputs_that_fill_no_panel() -> None:
+    weight, bias, x = torch.randn(37, 48).bfloat16().float(), torch.randn(37), torch.randn(5, 48)
+    product = PanelMatrix(weight)(x, bias)
+    assert_close(product, functional.linear(x, weight, bias))
+    assert product.is_contiguous()
+
+
+def test_what_bfloat16_does_not_hold_stays_float32(linear: Linear) -> None:
+    assert isinstance(pack(linear.weight, SOLO), OneDnnMatrix)
+    assert plain_bytes(CPU, torch.float32, "float32") == 4
 
 
 def test_rows_are_rounded_to_few_numbers() -> None:

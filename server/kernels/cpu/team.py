@@ -1,0 +1,90 @@
+"""Compiled kernels on torch's threads.
+
+Torch's operations run on a team of OpenMP threads that wait for the next one awake. Threads of our
+own beside them would find the cores taken, so kernels run on the same team: `GOMP_parallel` is how
+compiled OpenMP code calls it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numba
+import numpy as np
+import torch
+from llvmlite import binding
+from numba import cfunc, types
+
+COUNTERS = [("next_item", np.int64), ("next_thread", np.int64)]
+"""What every record begins with: threads take their numbers from them."""
+
+
+def missing() -> str | None:
+    """Why kernels cannot run here, if they cannot."""
+    features = binding.get_host_cpu_features()
+    if binding.get_process_triple().startswith("x86") and not features.get("fma"):
+        return "this CPU has no fused multiply-add"
+    if _start_team() is None:
+        return "torch was built with other threads than GNU OpenMP's"
+    return None
+
+
+def _start_team() -> Callable[..., None] | None:
+    for path in Path(torch.__file__).parent.glob("lib/libgomp*.so*"):
+        try:
+            # Only if torch has loaded it: another copy would have a team of its own.
+            library = ctypes.CDLL(str(path), os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:
+            continue
+        start: Callable[..., None] = library.GOMP_parallel
+        start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]  # type: ignore[attr-defined]
+        start.restype = None  # type: ignore[attr-defined]
+        return start
+    return None
+
+
+class Kernel:
+    """A function of a pointer to a record, compiled. Every thread of the team calls it once."""
+
+    def __init__(
+        self, function: Callable[..., None], integers: str, floats: Sequence[str] = ()
+    ) -> None:
+        """`integers` and `floats` are the names of the record's fields."""
+        self._names = [*integers.split(), *floats]
+        fields = [(name, np.float32 if name in floats else np.int64) for name in self._names]
+        kind = np.dtype(COUNTERS + fields)
+        self._record = struct.Struct(f"={len(COUNTERS) + len(integers.split())}q{len(floats)}f")
+        assert self._record.size == kind.itemsize
+        signature = types.void(types.CPointer(numba.from_dtype(kind)))
+        start = _start_team()
+        assert start is not None, missing()
+        self._start = start
+        self._compiled = cfunc(signature, cache=_keep(), error_model="numpy")(function)
+        self._address: int = self._compiled.address
+
+    def run(self, **arguments: float) -> None:
+        """All memory that the arguments point to must stay until it returns."""
+        values = map(arguments.__getitem__, self._names)
+        record = bytearray(self._record.pack(*[0] * len(COUNTERS), *values))
+        at = ctypes.addressof(ctypes.c_char.from_buffer(record))
+        self._start(self._address, at, torch.get_num_threads(), 0)
+
+
+def _keep() -> bool:
+    """Has numba keep what it compiles for this user, by the sources that kernels are made of: its
+    own check looks at one file. Returns whether it can."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    folder = Path.home() / ".cache/internvl-serve" / f"kernels-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    numba.config.CACHE_DIR = str(folder)
+    return os.access(folder, os.W_OK)

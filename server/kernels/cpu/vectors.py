@@ -1,0 +1,274 @@
+"""Sixteen float32 as one value in functions that numba compiles.
+
+Plain loops are compiled to vector instructions where the compiler can prove that it may. Kernels
+say instead what they mean: LLVM knows vectors of any length and deals them to the registers of the
+machine, two of AVX2 or one of AVX-512. A fused multiply-add rounds once, on every machine.
+
+Memory is an address, an integer: nothing checks it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+WIDTH = 16
+VECTOR_BYTES = 4 * WIDTH
+
+f32 = np.float32
+
+_FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_FLOATS = ir.VectorType(_FLOAT, WIDTH)
+_INTS = ir.VectorType(_INT, WIDTH)
+
+Code = Callable[[Any, ir.IRBuilder, Any, Any], Any]
+
+
+class _Vector(types.Type):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name="vector")
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _FLOATS)
+
+
+vector = _Vector()
+
+
+def _loading(kind: ir.Type, align: int) -> Code:
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.inttoptr(arguments[0], kind.as_pointer()), align=align)
+
+    return code
+
+
+@intrinsic
+def load(context, address):
+    """Sixteen float32."""
+    return vector(types.intp), _loading(_FLOATS, 4)
+
+
+@intrinsic
+def load_bfloat16(context, address):
+    """Sixteen bfloat16: the upper halves of float32."""
+
+    def code(context, builder, signature, arguments):
+        halves = ir.VectorType(ir.IntType(16), WIDTH)
+        bits = builder.zext(_loading(halves, 2)(context, builder, signature, arguments), _INTS)
+        return builder.bitcast(builder.shl(bits, _INTS([16] * WIDTH)), _FLOATS)
+
+    return vector(types.intp), code
+
+
+@intrinsic
+def load_one(context, address):
+    """One float32."""
+    return types.float32(types.intp), _loading(_FLOAT, 4)
+
+
+@intrinsic
+def load_index(context, address):
+    """One int64."""
+    return types.int64(types.intp), _loading(_LONG, 8)
+
+
+@intrinsic
+def store(context, address, x):
+    def code(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], _FLOATS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, vector), code
+
+
+@intrinsic
+def store_one(context, address, x):
+    def code(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], _FLOAT.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32), code
+
+
+@intrinsic
+def take(context, pointer, counter):
+    """The next number of the int64 counter at index `counter` behind `pointer`, from 0: each goes
+    to one thread."""
+
+    def code(context, builder, signature, arguments):
+        counters = builder.bitcast(arguments[0], _LONG.as_pointer())
+        return builder.atomic_rmw(
+            "add", builder.gep(counters, [arguments[1]]), _LONG(1), "monotonic"
+        )
+
+    return types.int64(pointer, types.int64), code
+
+
+@intrinsic
+def splat(context, x):
+    """The same number sixteen times."""
+
+    def code(context, builder, signature, arguments):
+        return _splat(builder, arguments[0], _FLOATS)
+
+    return vector(types.float32), code
+
+
+def _splat(builder: ir.IRBuilder, one: Any, kind: ir.Type) -> Any:
+    nothing = kind(ir.Undefined)
+    first = builder.insert_element(nothing, one, _INT(0))
+    return builder.shuffle_vector(first, nothing, _INTS([0] * WIDTH))
+
+
+@intrinsic
+def fma(context, x, y, z):
+    """x * y + z, rounded once."""
+    return vector(vector, vector, vector), _calling("llvm.fma.v16f32")
+
+
+@intrinsic
+def nearest(context, x):
+    """Rounded to whole numbers."""
+    return vector(vector), _calling("llvm.rint.v16f32")
+
+
+def _calling(name: str) -> Code:
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(arguments))
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+    return code
+
+
+@intrinsic
+def _add(context, x, y):
+    return vector(vector, vector), lambda context, builder, signature, two: builder.fadd(*two)
+
+
+@intrinsic
+def _multiply(context, x, y):
+    return vector(vector, vector), lambda context, builder, signature, two: builder.fmul(*two)
+
+
+@intrinsic
+def _divide(context, x, y):
+    return vector(vector, vector), lambda context, builder, signature, two: builder.fdiv(*two)
+
+
+def _overload(symbol: Any, function: Any) -> None:
+    def typed(x, y):
+        def operation(x, y):
+            return function(x, y)
+
+        return operation if x == y == vector else None
+
+    overload(symbol)(typed)
+
+
+_overload(operator.add, _add)
+_overload(operator.mul, _multiply)
+_overload(operator.truediv, _divide)
+
+
+@intrinsic
+def maximum(context, x, y):
+    """The larger ones; those of `y` where one is no number."""
+
+    def code(context, builder, signature, two):
+        return builder.select(builder.fcmp_ordered(">", *two), *two)
+
+    return vector(vector, vector), code
+
+
+@intrinsic
+def minimum(context, x, y):
+    """The smaller ones; those of `y` where one is no number."""
+
+    def code(context, builder, signature, two):
+        return builder.select(builder.fcmp_ordered("<", *two), *two)
+
+    return vector(vector, vector), code
+
+
+@intrinsic
+def first(context, count, x, y):
+    """The first `count` of x, and the others of y."""
+
+    def code(context, builder, signature, arguments):
+        count = _splat(builder, builder.trunc(arguments[0], _INT), _INTS)
+        return builder.select(
+            builder.icmp_signed("<", _INTS(list(range(WIDTH))), count), *arguments[1:]
+        )
+
+    return vector(types.int64, vector, vector), code
+
+
+@intrinsic
+def _power_of_two(context, x):
+    """2 to whole numbers from -126 to 127: the exponent of a float32."""
+
+    def code(context, builder, signature, arguments):
+        exponents = builder.add(builder.fptosi(arguments[0], _INTS), _INTS([127] * WIDTH))
+        return builder.bitcast(builder.shl(exponents, _INTS([23] * WIDTH)), _FLOATS)
+
+    return vector(vector), code
+
+
+@intrinsic
+def _lane(context, x, index):
+    def code(context, builder, signature, arguments):
+        return builder.extract_element(arguments[0], builder.trunc(arguments[1], _INT))
+
+    return types.float32(vector, types.int64), code
+
+
+_SMALLEST, _LARGEST = f32(-87.0), f32(88.0)
+_LOG2_E = f32(1.4426950408889634)
+# ln 2 as a number with few digits and the rest: multiples of the first are exact.
+_LN2_HIGH, _LN2_LOW = f32(0.693359375), f32(-2.12194440e-4)
+
+
+@njit
+def exp(x):
+    """To a relative error under 2e-7; what lies beyond float32 becomes the nearest that it holds.
+    The polynomial is that of Cephes' `expf`."""
+    bounded = minimum(splat(_LARGEST), maximum(splat(_SMALLEST), x))
+    halvings = nearest(bounded * splat(_LOG2_E))
+    rest = fma(halvings, splat(-_LN2_HIGH), bounded)
+    rest = fma(halvings, splat(-_LN2_LOW), rest)
+    y = splat(f32(1.9875691500e-4))
+    y = fma(y, rest, splat(f32(1.3981999507e-3)))
+    y = fma(y, rest, splat(f32(8.3334519073e-3)))
+    y = fma(y, rest, splat(f32(4.1665795894e-2)))
+    y = fma(y, rest, splat(f32(1.6666665459e-1)))
+    y = fma(y, rest, splat(f32(5.0000001201e-1)))
+    y = fma(y, rest * rest, rest) + splat(f32(1))
+    return y * _power_of_two(halvings)
+
+
+@njit
+def largest(x):
+    """Of sixteen."""
+    found = _lane(x, 0)
+    for index in range(1, WIDTH):
+        found = max(found, _lane(x, index))
+    return found
+
+
+@njit
+def total(x):
+    """Of sixteen, added up in order."""
+    found = _lane(x, 0)
+    for index in range(1, WIDTH):
+        found += _lane(x, index)
+    return found

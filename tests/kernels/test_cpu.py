@@ -1,0 +1,240 @@
+"""The kernels for CPUs against plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import carray
+from torch import Tensor
+from torch.testing import assert_close
+
+from server.kernels.attention import KVCache
+from server.kernels.cpu import attention, products
+from server.kernels.cpu.attention import BLOCK_SIZE, CpuBatch
+from server.kernels.cpu.ops import CpuOps
+from server.kernels.cpu.team import Kernel
+from server.kernels.cpu.vectors import VECTOR_BYTES, exp, load, store, take
+from server.kernels.ops import TORCH, Rotary
+from tests.kernels.paged_step import Inputs, Row, Step, naive
+
+OPS = CpuOps()
+EPS = 1e-5
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def step_of(inputs: Inputs, rows: list[Row]) -> Step:
+    return Step(inputs, rows, BLOCK_SIZE, CpuBatch, attention.write)
+
+
+# Vectors.
+
+
+def _exponentiate(pointer: Any) -> None:
+    a = carray(pointer, 1)[0]
+    while True:
+        item = take(pointer, 0)
+        if item >= a.items:
+            break
+        store(a.result + item * VECTOR_BYTES, exp(load(a.x + item * VECTOR_BYTES)))
+
+
+EXPONENTIATE = Kernel(_exponentiate, "items x result")
+
+
+def test_exponentials() -> None:
+    x = torch.cat([torch.linspace(-87, 88, 4000), draw(96) / 100])
+    result = torch.full_like(x, torch.nan)
+    EXPONENTIATE.run(items=len(x) // 16, x=x.data_ptr(), result=result.data_ptr())
+    assert_close(result.double(), x.double().exp(), rtol=3e-7, atol=0)
+
+
+def test_exponentials_beyond_the_ends() -> None:
+    x = torch.tensor([-torch.inf, -1e30, -88, 89, 1e30, torch.inf, torch.nan, *[0.0] * 9])
+    result = torch.empty_like(x)
+    EXPONENTIATE.run(items=1, x=x.data_ptr(), result=result.data_ptr())
+    assert bool((result[:3] < 2e-38).all())
+    assert bool((result[3:6] > 1e38).all())
+    assert bool(result[6].isnan())
+    assert result[7:].tolist() == [1.0] * 9
+
+
+# Products.
+
+
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"),
+    [(1, 64, 32), (4, 1, 16), (6, 700, 48), (7, 513, 40), (97, 1100, 9), (200, 96, 33)],
+)
+def test_products(rows: int, inputs: int, outputs: int, threads: int) -> None:
+    x, weight = draw(rows, inputs), draw(outputs, inputs, seed=1).bfloat16()
+    bias = draw(-(-outputs // 16) * 16, seed=2)
+    panels = products.in_panels(weight)
+    expected = (x.double() @ weight.double().T).float()
+    scale = float(inputs) ** 0.5
+    assert_close(
+        products.multiply(x, panels, None)[:, :outputs], expected, atol=5e-6 * scale, rtol=0
+    )
+    biased = products.multiply(x, panels, bias)[:, :outputs]
+    assert_close(biased, expected + bias[:outputs], atol=5e-6 * scale, rtol=0)
+
+
+def test_a_row_of_a_product_has_the_same_bits_in_any_batch(threads: int) -> None:
+    x, panels = draw(120, 1100), products.in_panels(draw(72, 1100, seed=1).bfloat16())
+    together = products.multiply(x, panels, None)
+    for count in (1, 2, 5, 6, 7, 13, 96, 97):
+        assert torch.equal(products.multiply(x[:count], panels, None), together[:count])
+
+
+def test_rows_that_are_no_block_of_memory() -> None:
+    x, weight = draw(9, 2 * 64)[:, ::2], draw(32, 64, seed=1).bfloat16()
+    assert_close(products.multiply(x, products.in_panels(weight), None), x @ weight.float().T)
+
+
+# Attention.
+
+ROWS = st.builds(
+    lambda context, part: Row(context, max(1, round(context * part))),
+    st.integers(1, 70),
+    st.one_of(st.just(0.0), st.floats(0.0, 1.0)),
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    rows=st.lists(ROWS, min_size=1, max_size=5),
+    kv_heads=st.integers(1, 3),
+    group=st.sampled_from([1, 4, 7]),
+    head_dim=st.sampled_from([32, 64, 128]),
+)
+def test_attention_equals_one_query_at_a_time(
+    rows: list[Row], kv_heads: int, group: int, head_dim: int
+) -> None:
+    inputs = Inputs.random(len(rows), 70, kv_heads=kv_heads, group=group, head_dim=head_dim)
+    step = step_of(inputs, rows)
+    assert_close(step.attend(step.build()), naive(inputs, rows), atol=1e-5, rtol=1e-5)
+
+
+def test_long_contexts(threads: int) -> None:
+    rows = [Row(1300), Row(700, 130), Row(9)]
+    inputs = Inputs.random(len(rows), 1300, kv_heads=2, group=4, head_dim=32)
+    step = step_of(inputs, rows)
+    assert_close(step.attend(step.build()), naive(inputs, rows), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding", [-1, 10**6])
+def test_padding_of_block_tables_is_never_looked_at(padding: int) -> None:
+    rows = [Row(40, 3), Row(5), Row(4, 4), Row(1)]
+    inputs = Inputs.random(len(rows), 40, kv_heads=2, group=4, head_dim=32)
+    step = step_of(inputs, rows)
+    tables = step.block_tables.to(torch.int32)
+    for index, row in enumerate(rows):
+        tables[index, -(-row.context // step.block_size) :] = padding
+    assert_close(step.attend(step.build(tables)), naive(inputs, rows), atol=1e-5, rtol=1e-5)
+
+
+def test_one_sequence_gone_wrong_stays_alone() -> None:
+    rows = [Row(20), Row(21), Row(20, 5), Row(9, 9)]
+    inputs = Inputs.random(len(rows), 30, kv_heads=2, group=4, head_dim=32)
+    for x in (inputs.q, inputs.k, inputs.v):
+        x[[0, 2]] = torch.nan
+    step = step_of(inputs, rows)
+    attended = step.attend(step.build())
+    bad = torch.tensor([True, False, *[True] * 5, *[False] * 9])
+    assert bool(attended[bad].isnan().all())
+    assert_close(attended[~bad], naive(inputs, rows)[~bad], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("group", [1, 4, 7])
+def test_company_does_not_change_a_bit(group: int, threads: int) -> None:
+    contexts = [700, 1, 40, 200]
+    inputs = Inputs.random(len(contexts), 700, kv_heads=2, group=group, head_dim=32)
+    together = step_of(inputs, [Row(context) for context in contexts])
+    attended = together.attend(together.build())
+    for index, context in enumerate(contexts):
+        own = slice(index, index + 1)
+        alone = step_of(Inputs(inputs.q[own], inputs.k[own], inputs.v[own]), [Row(context)])
+        assert torch.equal(alone.attend(alone.build())[0], attended[index])
+
+
+@pytest.mark.parametrize("group", [1, 7])
+@pytest.mark.parametrize("size", [1, 2, 5, 16, 100])
+def test_chunks_do_not_change_a_bit(group: int, size: int) -> None:
+    length = 560
+    inputs = Inputs.random(1, length, kv_heads=2, group=group, head_dim=32)
+    whole = step_of(inputs, [Row(length, length)])
+    attended = whole.attend(whole.build())
+    for end in range(size, length + 1, size * 9):
+        chunk = step_of(inputs, [Row(end, size)])
+        assert torch.equal(chunk.attend(chunk.build()), attended[end - size : end])
+
+
+# Norms, rotation, activations.
+
+
+@pytest.mark.parametrize("shape", [(1, 128), (5, 100), (2, 3, 48)])
+def test_norms(shape: tuple[int, ...], threads: int) -> None:
+    x, branch, weight = draw(*shape), draw(*shape, seed=1), draw(shape[-1], seed=2)
+    assert_close(OPS.rms_norm(x, weight, EPS), TORCH.rms_norm(x, weight, EPS))
+    for scale in (None, draw(shape[-1], seed=3)):
+        added, normed = OPS.add_rms_norm(x, branch, weight, EPS, scale)
+        expected = TORCH.add_rms_norm(x, branch, weight, EPS, scale)
+        assert torch.equal(added, expected[0])
+        assert_close(normed, expected[1])
+
+
+@pytest.mark.parametrize("width", [64, 50])
+def test_activations(width: int) -> None:
+    gate_up = draw(9, 2 * width) * 4
+    assert_close(OPS.silu_mul(gate_up), TORCH.silu_mul(gate_up))
+    far = -100 * gate_up.abs()
+    assert_close(OPS.silu_mul(far), TORCH.silu_mul(far), atol=1e-30, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(7, 1), (8, 2), (3, 3)])
+@pytest.mark.parametrize("head_dim", [32, 128])
+def test_rotation_and_the_cache(heads: int, kv_heads: int, head_dim: int) -> None:
+    positions = torch.tensor([3, 0, 11, 40])
+    qkv = draw(len(positions), heads + 2 * kv_heads, head_dim)
+    rotary = Rotary(positions, head_dim, 1e4, torch.float32)
+    tables = torch.arange(12).view(4, 3).flip(0)
+    results = []
+    for ops in (OPS, TORCH):
+        cache = KVCache.allocate(
+            num_layers=2,
+            num_blocks=12,
+            block_size=BLOCK_SIZE,
+            num_kv_heads=kv_heads,
+            head_dim=head_dim,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+        )
+        batch = CpuBatch.build(
+            cache,
+            positions=positions,
+            kv_indices=tables.gather(1, positions[:, None] // 16)[:, 0] * 16 + positions % 16,
+            query_lens=[1] * len(positions),
+            context_lens=(positions + 1).tolist(),
+            block_tables=tables,
+        )
+        attended = ops.rotate_and_attend(
+            1, qkv.clone(), rotary, heads=[heads, kv_heads, kv_heads], cache=cache, batch=batch
+        )
+        results.append((attended, cache.keys, cache.values))
+    for own, reference in zip(*results, strict=True):
+        assert_close(own, reference)
