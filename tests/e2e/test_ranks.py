@@ -6,8 +6,12 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from server.layout import Gpus, Layout, Split
+from server.model.footprint import plan_memory
+from server.model.packing import plain_bytes
+from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.settings import Quantization
 from tests import golden
@@ -25,12 +29,20 @@ def ranks(daemon: Daemon) -> list[psutil.Process]:
 
 
 def check_plan(engine: dict[str, Any], split: Split, quantization: Quantization = "none") -> None:
-    """What `/version` tells is what `plan` would have told."""
+    """What `/version` tells is what `plan` would have told, but for matrices that a CPU keeps in
+    bfloat16."""
     cards = Gpus(split.size * split.stages, 24)
     spec = ModelSpec.load(golden.CHECKPOINT)
     layout = Layout.make(spec, cards, split, quantization, "float32")
+    ranks = plan_memory(
+        spec,
+        ShardPlan.make(spec, split.size, layout.vision_tp, stages=split.stages),
+        bytes_per_value=4,
+        matrix_bytes=plain_bytes(torch.device("cpu"), torch.float32, spec.dtype),
+        quantization=quantization,
+    )
     assert (engine["stages"], engine["vision_tp"]) == (split.stages, layout.vision_tp)
-    assert engine["weights_bytes"] == [rank.weights for rank in layout.ranks]
+    assert engine["weights_bytes"] == [rank.weights for rank in ranks]
     assert engine["activations_bytes"] == [rank.activations for rank in layout.ranks]
     kv_tokens = engine["kv_blocks"] * engine["kv_block_size"]
     assert engine["kv_bytes"] == [rank.kv_token * kv_tokens for rank in layout.ranks]

@@ -81,10 +81,10 @@ def _keep() -> bool:
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    folder = Path.home() / ".cache/internvl-serve" / f"kernels-{digest.hexdigest()[:16]}"
     try:
+        folder = Path.home() / ".cache/internvl-serve" / f"kernels-{digest.hexdigest()[:16]}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # the second where nobody has a home
         return False
     numba.config.CACHE_DIR = str(folder)
     return os.access(folder, os.W_OK)
