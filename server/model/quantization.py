@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from server.distributed.groups import Group
 from server.errors import StartupError
-from server.model.layers import Pack
+from server.kernels.backends import Unfit, load_for_cpu
+from server.model.layers import Matrix, Pack
 from server.settings import Quantization
 
 INT8_MAX = 127
@@ -56,7 +57,16 @@ def packing(quantization: Quantization, device: torch.device) -> Pack:
                 "int8 runs on this one"
             )
         return Fp8Matrix if device.type == "cuda" else Fp8CpuMatrix
-    return Int8Matrix if device.type == "cuda" else Int8CpuMatrix
+    return Int8Matrix if device.type == "cuda" else _int8_on_a_cpu
+
+
+def _int8_on_a_cpu(weight: Tensor, group: Group) -> Matrix:
+    try:
+        panels = load_for_cpu("server.model.panels", weight.device, weight.dtype)
+    except Unfit:
+        return Int8CpuMatrix(weight, group)
+    matrix: Matrix = panels.Int8PanelMatrix(weight, group)
+    return matrix
 
 
 class Int8CpuMatrix:
@@ -64,7 +74,7 @@ class Int8CpuMatrix:
 
     def __init__(self, weight: Tensor, group: Group) -> None:
         self._outputs = len(weight)
-        self._values, scales = _int8(weight, group, torch.bfloat16)
+        self._values, scales = int8_values(weight, group, torch.bfloat16)
         self._scales = scales.bfloat16()
 
     @property
@@ -90,7 +100,7 @@ class Int8Matrix:
 
     def __init__(self, weight: Tensor, group: Group) -> None:
         self._outputs = len(weight)
-        self._values, self._scales = _int8(weight, group, torch.float32)
+        self._values, self._scales = int8_values(weight, group, torch.float32)
 
     @property
     def size_bytes(self) -> int:
@@ -172,7 +182,7 @@ class Int4Matrix:
         return _result(product, self._outputs, x, bias)
 
 
-def _int8(weight: Tensor, group: Group, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def int8_values(weight: Tensor, group: Group, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Values [outputs, inputs] and scales [outputs], rounded to their type before they are used."""
     weight = _padded(weight)
     scales = _scales(weight, group, INT8_MAX).to(scale_dtype).float()

@@ -10,7 +10,8 @@ from server.errors import StartupError
 from server.model.checkpoint import fillings
 from server.model.dummy import dummy_model
 from server.model.internvl import InternVLChat
-from server.model.layers import Linear, Pack
+from server.model.layers import Linear, Matrix, Pack
+from server.model.panels import Int8PanelMatrix
 from server.model.quantization import (
     Fp8CpuMatrix,
     Fp8Matrix,
@@ -71,6 +72,26 @@ def test_a_row_has_the_same_bits_in_any_batch(form: Pack, inputs: int) -> None:
     together = matrix(x, None)
     for count in (1, 2, 3, 5, 8, 16, 17, 33, 69):
         assert torch.equal(matrix(x[:count], None), together[:count])
+
+
+def test_a_cpu_multiplies_8_bits_with_float32() -> None:
+    pack = packing("int8", CPU)
+    weight, x = torch.randn(100, 50), torch.randn(2, 70, 50)
+    matrix = pack(weight, SOLO)
+    assert isinstance(matrix, Int8PanelMatrix)
+    bias = torch.randn(100)
+    product = matrix(x, bias)
+    exact = x.double() @ weight.double().T + bias.double()
+    assert 0.001 < relative_error(product, exact) < 0.009
+    assert relative_error(product, x.double() @ dequantised_by(matrix, 50).T + bias) < 1e-6
+    for count in (1, 2, 6, 7, 69):
+        assert torch.equal(matrix(x[:, :count], bias), product[:, :count])
+    assert isinstance(pack(weight.bfloat16(), SOLO), Int8CpuMatrix)
+
+
+def dequantised_by(matrix: Matrix, inputs: int) -> Tensor:
+    """The weight that it stands for."""
+    return matrix(torch.eye(inputs), None).T.double()
 
 
 def test_sums_of_fp8_have_no_order() -> None:

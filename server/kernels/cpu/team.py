@@ -12,6 +12,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numba
@@ -75,14 +76,16 @@ class Kernel:
         self._start(self._address, at, torch.get_num_threads(), 0)
 
 
+@cache
 def _keep() -> bool:
-    """Has numba keep what it compiles for this user, by the sources that kernels are made of: its
-    own check looks at one file. Returns whether it can."""
+    """Has numba keep what it compiles in its own folder (`NUMBA_CACHE_DIR`) or the user's, by the
+    sources that kernels are made of: its own check looks at one file. Returns whether it can."""
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     try:
-        folder = Path.home() / ".cache/internvl-serve" / f"kernels-{digest.hexdigest()[:16]}"
+        base = Path(numba.config.CACHE_DIR or Path.home() / ".cache/internvl-serve")
+        folder = base / f"kernels-{digest.hexdigest()[:16]}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # the second where nobody has a home
         return False

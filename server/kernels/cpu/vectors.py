@@ -71,6 +71,18 @@ def load_bfloat16(context, address):
 
 
 @intrinsic
+def load_int8(context, address):
+    """Sixteen 8-bit integers."""
+
+    def code(context, builder, signature, arguments):
+        bytes_ = ir.VectorType(ir.IntType(8), WIDTH)
+        values = _loading(bytes_, 1)(context, builder, signature, arguments)
+        return builder.sitofp(builder.sext(values, _INTS), _FLOATS)
+
+    return vector(types.intp), code
+
+
+@intrinsic
 def load_one(context, address):
     """One float32."""
     return types.float32(types.intp), _loading(_FLOAT, 4)
