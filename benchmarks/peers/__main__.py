@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import msgspec
 import psutil
 
 from benchmarks.peers import record
@@ -105,13 +106,13 @@ def run_pass(peer: Peer, checkpoint: Path, runs: Sequence[Run], number: int) -> 
     with started(peer, checkpoint) as server:
         print(f"{peer.name}, round {number}: ready in {server.ready_s:.1f} s", flush=True)
         idle = idle_cores(server.process, IDLE_S)
-        rows = [run_row(server, run) for run in runs]
+        rows = [run_row(server, run, number) for run in runs]
         used = memory_bytes(server.process)
         return Pass(peer.name, number, server.ready_s, idle, used, rows)
 
 
-def run_row(server: Started, run: Run) -> Row:
-    """The least disturbed of a few tries.
+def run_row(server: Started, run: Run, number: int) -> Row:
+    """The least disturbed of a few tries, each with prompts that the server has not seen.
 
     Raises:
         SystemExit: a request failed: rates without it would flatter.
@@ -119,7 +120,8 @@ def run_row(server: Started, run: Run) -> Row:
     tries: list[Row] = []
     while not tries or (tries[-1].foreign > FOREIGN and len(tries) < TRIES):
         cores = Cores(server.process)
-        result = asyncio.run(measure(Server(server.url, "mid", "none"), [run], {}))
+        fresh = msgspec.structs.replace(run, seed=TRIES * number + len(tries))
+        result = asyncio.run(measure(Server(server.url, "mid", "none"), [fresh], {}))
         (point,) = result.points
         if point.summary.failed:
             errors = [request.error for request in point.requests if request.error]

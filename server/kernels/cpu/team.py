@@ -21,6 +21,8 @@ import torch
 from llvmlite import binding
 from numba import cfunc, types
 
+from server.kernels.cpu.openmp import library
+
 COUNTERS = [("next_item", np.int64), ("next_thread", np.int64)]
 """What every record begins with: threads take their numbers from them."""
 
@@ -30,22 +32,8 @@ def missing() -> str | None:
     features = binding.get_host_cpu_features()
     if binding.get_process_triple().startswith("x86") and not features.get("fma"):
         return "this CPU has no fused multiply-add"
-    if _start_team() is None:
+    if library() is None:
         return "torch was built with other threads than GNU OpenMP's"
-    return None
-
-
-def _start_team() -> Callable[..., None] | None:
-    for path in Path(torch.__file__).parent.glob("lib/libgomp*.so*"):
-        try:
-            # Only if torch has loaded it: another copy would have a team of its own.
-            library = ctypes.CDLL(str(path), os.RTLD_NOLOAD | os.RTLD_NOW)
-        except OSError:
-            continue
-        start: Callable[..., None] = library.GOMP_parallel
-        start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]  # type: ignore[attr-defined]
-        start.restype = None  # type: ignore[attr-defined]
-        return start
     return None
 
 
@@ -62,9 +50,11 @@ class Kernel:
         self._record = struct.Struct(f"={len(COUNTERS) + len(integers.split())}q{len(floats)}f")
         assert self._record.size == kind.itemsize
         signature = types.void(types.CPointer(numba.from_dtype(kind)))
-        start = _start_team()
-        assert start is not None, missing()
-        self._start = start
+        openmp = library()
+        assert openmp is not None, missing()
+        self._start = openmp.GOMP_parallel
+        self._start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        self._start.restype = None
         self._compiled = cfunc(signature, cache=_keep(), error_model="numpy")(function)
         self._address: int = self._compiled.address
 
