@@ -41,7 +41,8 @@ PEERS = (
         "vllm",
         INSTALLED / "vllm/bin/python",
         # Its own command looks for a package of another name.
-        "-m vllm.entrypoints.openai.api_server --model {files} --served-model-name mid --host 127.0.0.1 --port {port} "
+        "-m vllm.entrypoints.openai.api_server --model {files} --served-model-name mid "
+        "--host 127.0.0.1 --port {port} "
         "--dtype bfloat16 --max-model-len 4096 --trust-remote-code",
         # By default it leaves a core free.
         {"VLLM_CPU_KVCACHE_SPACE": "4", "VLLM_CPU_OMP_THREADS_BIND": f"0-{CORES - 1}"},
