@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-CONFIG_CLASS = '''
+CONFIG_CLASS = """
 from transformers import LlamaConfig, PretrainedConfig
 
 
@@ -26,7 +26,7 @@ class InternVLChatConfig(PretrainedConfig):
         super().__init__(**others)
         self.vision_config = InternVisionConfig(**(vision_config or {}))
         self.llm_config = LlamaConfig(**(llm_config or {}))
-'''
+"""
 
 
 def main() -> None:
