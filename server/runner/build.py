@@ -17,7 +17,6 @@ from server.distributed.place import Place
 from server.errors import StartupError
 from server.kernels.attention import KVCache
 from server.kernels.backends import choose_backend, choose_ops
-from server.kernels.cpu.openmp import disband
 from server.messages import Ready
 from server.model.footprint import RankMemory, plan_memory
 from server.model.packing import plain_bytes
@@ -122,7 +121,6 @@ def build_rank(
         device=device,
     )
     runner = LocalRunner(model, cache, limits, groups, backend.batch)
-    disband()  # from here on the runner's thread computes
     runner.weights_load_s = weights_load_s
     if settings.profile_steps:
         path = Path.cwd() / f"internvl-serve-steps-rank{where.rank}.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +16,6 @@ from torch.testing import assert_close
 from server.kernels.attention import KVCache
 from server.kernels.cpu import attention, products
 from server.kernels.cpu.attention import BLOCK_SIZE, CpuBatch
-from server.kernels.cpu.openmp import disband
 from server.kernels.cpu.ops import CpuOps
 from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.vectors import VECTOR_BYTES, exp, load, store, take
@@ -42,19 +40,6 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def step_of(inputs: Inputs, rows: list[Row]) -> Step:
     return Step(inputs, rows, BLOCK_SIZE, CpuBatch, attention.write)
-
-
-# Teams of threads.
-
-
-def test_a_team_that_is_disbanded_comes_again(threads: int) -> None:
-    numbers = torch.ones(10**6)
-    numbers.sin()  # enough for all threads
-    together = psutil.Process().num_threads()
-    disband()
-    assert psutil.Process().num_threads() == together - (threads - 1)
-    assert torch.equal(numbers.sin(), numbers.sin())
-    assert psutil.Process().num_threads() == together
 
 
 # Vectors.
