@@ -95,9 +95,8 @@ class Network:
             return Losses(patches.new_zeros(()), patches, patches.new_zeros(()), torch.zeros(0, 0))
         rows = math.isqrt(states.shape[1])
         grid = torch.unflatten(states if joint else states.detach(), 1, (rows, -1))
-        pictures = self.model.projector(
-            pixel_shuffle(grid, self.spec.shuffle, self.spec.ps_version)
-        )
+        shuffled = pixel_shuffle(grid, self.spec.shuffle, self.spec.ps_version)
+        pictures = self.model.projector(_turn(shuffled, batch.turned))
         hidden = self.model.embed(batch.token_ids.flatten())
         places = (batch.token_ids == self._picture_token).flatten()
         hidden = hidden.masked_scatter(places[:, None], pictures.to(hidden.dtype))
@@ -166,6 +165,13 @@ class Network:
             loss = loss + (each * shown).sum() / shown.sum().clamp(min=1)
             loss = loss + (each * (1 - shown)).sum() / (1 - shown).sum().clamp(min=1)
         return loss
+
+
+def _turn(tokens: Tensor, turned: Tensor) -> Tensor:
+    """Swaps rows and columns of the tokens of some pictures, [N, side², width]."""
+    side = math.isqrt(tokens.shape[1])
+    swapped = torch.unflatten(tokens, 1, (side, side)).transpose(1, 2).flatten(1, 2)
+    return torch.where(turned[:, None, None], swapped, tokens)
 
 
 def _right(batch: Batch, learned: Tensor, wrong: Tensor) -> Tensor:

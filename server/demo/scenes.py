@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from server.demo.fonts import DIGIT_FONTS, LETTER_FONTS
@@ -69,6 +69,16 @@ class Scene:
         """How a question calls the cell of a figure."""
         step = 2 // (self.grid - 1)
         return PLACES[figure.row * step][figure.column * step]
+
+    def turned(self) -> Scene:
+        """The scene with rows and columns of its figures swapped, for questions only: labels keep
+        their order."""
+        figures = [
+            replace(figure, row=figure.column, column=figure.row, dx=figure.dy, dy=figure.dx)
+            for figure in self.figures
+        ]
+        figures.sort(key=lambda figure: (figure.row, figure.column))
+        return replace(self, figures=tuple(figures))
 
 
 def draw_scene(

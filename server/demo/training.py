@@ -188,6 +188,7 @@ def _to(batch: Batch, device: torch.device) -> Batch:
         batch,
         pixels=batch.pixels.to(device),
         patches=batch.patches.to(device),
+        turned=batch.turned.to(device),
         token_ids=batch.token_ids.to(device),
         positions=batch.positions.to(device),
         branches=batch.branches.to(device),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import torch
 
 from server.demo.examples import IGNORED, Batch, Recipe
@@ -22,7 +24,10 @@ def network(small: Small) -> Network:
 
 def served_loss(model: InternVLChat, batch: Batch, picture_token: int) -> float:
     """Mean loss of all answers, each branch alone through the paged cache."""
-    pictures = iter(model.encode_images(batch.pixels))
+    tokens = model.encode_images(batch.pixels)
+    side = math.isqrt(tokens.shape[1])
+    swapped = tokens.unflatten(1, (side, side)).transpose(1, 2).flatten(1, 2)
+    pictures = iter(torch.where(batch.turned[:, None, None], swapped, tokens))
     losses = []
     for row, categories in enumerate(batch.categories):
         count = batch.token_ids[row].tolist().count(picture_token) // model.spec.tokens_per_image
@@ -80,7 +85,7 @@ def test_answers_teach_the_tower_only_where_both_are_trained(small: Small) -> No
 def test_branches_do_not_see_each_other() -> None:
     rows = torch.tensor([[0, 0, 1, 1, 2, -1]])
     empty = torch.zeros(0)
-    batch = Batch(empty, (0, 0), empty, rows, rows, rows, rows, empty, ())
+    batch = Batch(empty, (0, 0), empty, empty, rows, rows, rows, rows, empty, ())
     seen = BranchAttention.of(batch).bias[0, 0] == 0
     assert seen.int().tolist() == [
         [1, 0, 0, 0, 0, 0],

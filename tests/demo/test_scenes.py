@@ -61,3 +61,13 @@ def test_places_are_named_alike_on_both_grids() -> None:
     corners = {scene.place(figure) for scene in small for figure in scene.figures}
     assert corners == {"top left", "top right", "bottom left", "bottom right"}
     assert len({scene.place(figure) for scene in large for figure in scene.figures}) == 9
+
+
+def test_a_turned_scene_has_rows_and_columns_swapped() -> None:
+    for scene in scenes("both"):
+        turned = scene.turned()
+        assert turned.turned() == scene
+        places = {(figure.name, figure.row, figure.column) for figure in scene.figures}
+        assert {(f.name, f.column, f.row) for f in turned.figures} == places
+        cells = [(figure.row, figure.column) for figure in turned.figures]
+        assert cells == sorted(cells)
