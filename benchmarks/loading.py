@@ -123,6 +123,7 @@ def load_here(folder: Path, device: str, quantization: str) -> None:
     import torch  # noqa: PLC0415 - only the measured process needs it
 
     from server.model.checkpoint import held_bytes  # noqa: PLC0415
+    from server.model.quantization import packing  # noqa: PLC0415
     from server.model.spec import ModelSpec  # noqa: PLC0415
     from server.model.weights import load_model  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
@@ -131,7 +132,8 @@ def load_here(folder: Path, device: str, quantization: str) -> None:
     started = time.perf_counter()
     chosen = Settings.model_validate({"quantization": quantization}).quantization
     spec = ModelSpec.load(folder)
-    model = load_model(folder, spec, torch.bfloat16, torch.device(device), quantization=chosen)
+    place = torch.device(device)
+    model = load_model(folder, spec, torch.bfloat16, place, pack=packing(chosen, place))
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

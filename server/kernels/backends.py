@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import torch
@@ -29,6 +29,9 @@ class Backend:
     batch: type[AttentionBatch]
     reason: str
     """Why it was chosen, for people to read."""
+    hidden: torch.dtype
+    """Type of hidden states, norms and embeddings. The kernels for CPUs keep them in float32, and
+    round to bfloat16 only what matrices multiply and what the cache holds."""
     decode: type[DecodeBatch] | None = None
     """The same where its decode steps can be captured in graphs."""
 
@@ -49,9 +52,9 @@ def choose_backend(
     probes: dict[str, Callable[[], Backend]] = {
         "fa3": lambda: _flash3(device, dtype),
         "flash_attn": lambda: _flash(device, dtype),
-        "triton": lambda: _triton(device, head_dim),
+        "triton": lambda: _triton(device, dtype, head_dim),
         "cpu": lambda: _cpu(device, dtype, head_dim),
-        "torch": lambda: Backend("torch", sdpa.BLOCK_SIZE, sdpa.SdpaBatch, "plain torch"),
+        "torch": lambda: Backend("torch", sdpa.BLOCK_SIZE, sdpa.SdpaBatch, "plain torch", dtype),
     }
     if wanted != "auto":
         try:
@@ -67,31 +70,34 @@ def choose_backend(
         else:
             break
     reason = "; ".join([backend.reason, *faults])
-    return Backend(backend.name, backend.block_size, backend.batch, reason, backend.decode)
+    return replace(backend, reason=reason)
 
 
-def choose_ops(device: torch.device, dtype: torch.dtype) -> tuple[Ops, str]:
+def choose_ops(device: torch.device, hidden: torch.dtype) -> tuple[Ops, str]:
     """What computes norms, rotation and activations, and why."""
     try:
         if device.type == "cuda":
             ops: Ops = _load("server.kernels.triton.ops", "Triton").TritonOps()
             return ops, "fused by Triton"
-        ops = load_for_cpu("server.kernels.cpu.ops", device, dtype).CpuOps()
+        ops = load_for_cpu("server.kernels.cpu.ops", device, hidden).CpuOps()
     except Unfit as fault:
         return TORCH, f"plain torch; {fault}"
     return ops, "our own kernels"
 
 
-def load_for_cpu(module: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
+def load_for_cpu(module: str, device: torch.device, hidden: torch.dtype) -> ModuleType:
     """Imports a module made of kernels for CPUs.
+
+    Args:
+        hidden: type of hidden states.
 
     Raises:
         Unfit: they do not run here.
     """
     if device.type != "cpu":
         raise Unfit("the kernels for CPUs need one")
-    if dtype != torch.float32:
-        raise Unfit(f"the kernels for CPUs do not compute in {_name(dtype)}")
+    if hidden != torch.float32:
+        raise Unfit(f"the kernels for CPUs do not compute in {_name(hidden)}")
     if fault := _load("server.kernels.cpu.team", "numba").missing():
         raise Unfit(f"the kernels for CPUs do not run: {fault}")
     return _load(module, "numba")
@@ -103,31 +109,35 @@ def _flash3(device: torch.device, dtype: torch.dtype) -> Backend:
         raise Unfit("flash-attn 3 is for Hopper GPUs")
     flash = _load("server.kernels.flash3", "flash-attn 3")
     batch = flash.Flash3Batch
-    return Backend("fa3", flash.BLOCK_SIZE, batch, "flash-attn 3 is there", batch)
+    return Backend("fa3", flash.BLOCK_SIZE, batch, "flash-attn 3 is there", dtype, batch)
 
 
 def _flash(device: torch.device, dtype: torch.dtype) -> Backend:
     _check_flash("flash-attn", device, dtype)
     flash = _load("server.kernels.flash", "flash-attn")
     batch = flash.FlashBatch
-    return Backend("flash_attn", flash.BLOCK_SIZE, batch, "flash-attn is there", batch)
+    return Backend("flash_attn", flash.BLOCK_SIZE, batch, "flash-attn is there", dtype, batch)
 
 
-def _triton(device: torch.device, head_dim: int) -> Backend:
+def _triton(device: torch.device, dtype: torch.dtype, head_dim: int) -> Backend:
     if device.type != "cuda":
         raise Unfit("the kernels in Triton need a CUDA device")
     if head_dim < 16 or head_dim.bit_count() != 1:
         raise Unfit(f"the kernels in Triton have no heads of width {head_dim}")
     attention = _load("server.kernels.triton.attention", "Triton")
     batch = attention.TritonBatch
-    return Backend("triton", attention.BLOCK_SIZE, batch, "our own kernels", batch)
+    return Backend("triton", attention.BLOCK_SIZE, batch, "our own kernels", dtype, batch)
 
 
 def _cpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> Backend:
-    attention = load_for_cpu("server.kernels.cpu.attention", device, dtype)
+    hidden = torch.float32 if dtype == torch.bfloat16 else dtype
+    attention = load_for_cpu("server.kernels.cpu.attention", device, hidden)
+    tiles = load_for_cpu("server.kernels.cpu.tiles", device, hidden)
+    if dtype == torch.bfloat16 and not tiles.multiplies_bfloat16():
+        raise Unfit("this CPU does not multiply bfloat16")
     if head_dim % attention.HEAD_DIM_UNIT:
         raise Unfit(f"the kernels for CPUs have no heads of width {head_dim}")
-    return Backend("cpu", attention.BLOCK_SIZE, attention.CpuBatch, "our own kernels")
+    return Backend("cpu", attention.BLOCK_SIZE, attention.CpuBatch, "our own kernels", hidden)
 
 
 def _check_flash(name: str, device: torch.device, dtype: torch.dtype) -> None:

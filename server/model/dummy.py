@@ -8,11 +8,9 @@ import torch
 from server.distributed.groups import Groups
 from server.model.checkpoint import Part, fillings
 from server.model.internvl import InternVLChat
-from server.model.layers import META, new_on
-from server.model.quantization import packing
+from server.model.layers import META, Pack, new_on
 from server.model.shards import RankShard
 from server.model.spec import ModelSpec
-from server.settings import Quantization
 
 STD = 0.02
 
@@ -24,12 +22,11 @@ def dummy_model(
     *,
     shard: RankShard | None = None,
     groups: Groups | None = None,
-    quantization: Quantization = "none",
+    pack: Pack | None = None,
 ) -> InternVLChat:
     """Matrices from a normal distribution, the same at every start; norms and scales that leave
-    things as they are."""
+    things as they are. For `pack` see `load_model`."""
     new = new_on(device, dtype)
-    pack = None if quantization == "none" else packing(quantization, device)
     model = InternVLChat(spec, new, shard, groups, META if pack else None)
     generator = torch.Generator(device).manual_seed(0)
     for filling in fillings(model):

@@ -53,16 +53,18 @@ def plan_memory(
     *,
     bytes_per_value: int,
     matrix_bytes: int | None = None,
+    kv_bytes: int | None = None,
     quantization: Quantization = "none",
 ) -> tuple[RankMemory, ...]:
     """Of each rank.
 
     Args:
-        matrix_bytes: of a value in a plain matrix, where that is not the type of the others.
+        matrix_bytes, kv_bytes: of a value in a plain matrix and in the KV cache, where that is not
+            the type of the others.
     """
     text = spec.text
     matrix_bytes = matrix_bytes or bytes_per_value
-    head = 2 * text.head_dim * bytes_per_value
+    head = 2 * text.head_dim * (kv_bytes or bytes_per_value)
     return tuple(
         RankMemory(
             shard=shard,

@@ -42,21 +42,26 @@ def rounded_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def plain_packing(device: torch.device, dtype: torch.dtype) -> Pack | None:
-    """How this machine multiplies plain matrices best, if not as they are."""
+def plain_packing(device: torch.device, hidden: torch.dtype, dtype: torch.dtype) -> Pack | None:
+    """How this machine multiplies plain matrices best, if not as they are.
+
+    Args:
+        hidden: type of what goes in and comes out.
+        dtype: type of the products.
+    """
     try:
-        pack: Pack = load_for_cpu("server.model.panels", device, dtype).pack
+        pack: Pack = load_for_cpu("server.model.panels", device, hidden).packing_for(dtype)
     except Unfit:
-        return OneDnnMatrix if _packs(device, dtype) else None
+        return OneDnnMatrix if _packs(device, hidden) else None
     return pack
 
 
-def plain_bytes(device: torch.device, dtype: torch.dtype, stored: str) -> int:
+def plain_bytes(device: torch.device, hidden: torch.dtype, dtype: torch.dtype, stored: str) -> int:
     """Of a value in a plain matrix that is `stored` in a checkpoint."""
     try:
-        load_for_cpu("server.model.panels", device, dtype)
+        load_for_cpu("server.model.panels", device, hidden)
     except Unfit:
-        return dtype.itemsize
+        return hidden.itemsize
     return torch.bfloat16.itemsize if stored == "bfloat16" else dtype.itemsize
 
 

@@ -8,6 +8,7 @@ only type for which all kernels exist. On a CPU a row has the same bits however 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -42,12 +43,19 @@ FP8_BLOCK_ROWS = 256
 _SMALLEST = 1e-12
 
 
-def packing(quantization: Quantization, device: torch.device) -> Pack:
-    """How matrices are packed.
+def packing(
+    quantization: Quantization, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Pack | None:
+    """How matrices are packed, if they are quantised.
+
+    Args:
+        dtype: type of the products, where a CPU has kernels of ours.
 
     Raises:
         StartupError: the device cannot multiply them.
     """
+    if quantization == "none":
+        return None
     if quantization == "int4":
         return Int4Matrix
     if quantization == "fp8":
@@ -57,15 +65,15 @@ def packing(quantization: Quantization, device: torch.device) -> Pack:
                 "int8 runs on this one"
             )
         return Fp8Matrix if device.type == "cuda" else Fp8CpuMatrix
-    return Int8Matrix if device.type == "cuda" else _int8_on_a_cpu
+    return Int8Matrix if device.type == "cuda" else partial(_int8_on_a_cpu, dtype)
 
 
-def _int8_on_a_cpu(weight: Tensor, group: Group) -> Matrix:
+def _int8_on_a_cpu(dtype: torch.dtype, weight: Tensor, group: Group) -> Matrix:
     try:
         panels = load_for_cpu("server.model.panels", weight.device, weight.dtype)
     except Unfit:
         return Int8CpuMatrix(weight, group)
-    matrix: Matrix = panels.Int8PanelMatrix(weight, group)
+    matrix: Matrix = panels.Int8PanelMatrix(weight, group, dtype)
     return matrix
 
 

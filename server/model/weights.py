@@ -2,7 +2,7 @@
 
 All headers are checked before memory is taken, so a wrong checkpoint fails at once and not after
 half of its gigabytes. Then the parameters are filled in the model's order, and matrices that are to
-be quantised are as soon as they are complete: in 16 bits there are never more than a few of them.
+be packed are as soon as they are complete: as they were there are never more than a few of them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from server.errors import CheckpointError
 from server.model.checkpoint import Filling, checkpoint_tensors, fillings
 from server.model.internvl import InternVLChat
 from server.model.layers import META, NewTensor, Pack, new_on
-from server.model.quantization import packing
 from server.model.reading import Job, Progress, Readers, read_all
 from server.model.shards import RankShard
 from server.model.spec import ModelSpec, read_json
 from server.model.stored import DTYPES, Stored, read_headers
-from server.settings import Quantization
 
 SINGLE_NAME = "model.safetensors"
 
@@ -55,17 +53,19 @@ def load_model(
     *,
     shard: RankShard | None = None,
     groups: Groups | None = None,
-    quantization: Quantization = "none",
+    pack: Pack | None = None,
 ) -> InternVLChat:
     """Builds the model that `spec` describes, or a rank's part of it, and fills it from the weight
     files in `folder`. All ranks of a group load at the same time.
 
+    Args:
+        pack: what becomes of the matrices of the language model's layers, each as soon as it is
+            complete.
+
     Raises:
         CheckpointError: names the file and the tensor that is missing, unknown or misshapen.
-        StartupError: the device cannot compute with this quantization.
     """
     new = new_on(device, dtype)
-    pack = None if quantization == "none" else packing(quantization, device)
     stored = check_shards(find_shards(folder), checkpoint_tensors(InternVLChat(spec, META)))
     model = InternVLChat(spec, new, shard, groups, META if pack else None)
     jobs = [_job(filling, stored, new, pack) for filling in fillings(model)]

@@ -17,6 +17,7 @@ from server.distributed.place import Place
 from server.errors import StartupError
 from server.kernels.attention import KVCache
 from server.kernels.backends import choose_backend, choose_ops
+from server.kernels.cpu.openmp import disband
 from server.messages import Ready
 from server.model.footprint import RankMemory, plan_memory
 from server.model.packing import plain_bytes
@@ -80,7 +81,7 @@ def build_rank(
     planned = memory_of_ranks(settings, spec, plan, device, dtype)[where.rank]
     backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     log.info("attention: %s (%s)", backend.name, backend.reason)
-    ops, reason = choose_ops(device, dtype)
+    ops, reason = choose_ops(device, backend.hidden)
     log.info("norms, rotation, activations: %s", reason)
     shard = plan.ranks[where.rank]
     groups = Groups() if meeting is None else meeting.join(shard.peers)
@@ -89,8 +90,9 @@ def build_rank(
         settings,
         folder,
         spec,
-        dtype,
-        device,
+        backend=backend,
+        dtype=dtype,
+        device=device,
         shard=shard,
         groups=groups,
         planned_bytes=planned.weights,
@@ -121,6 +123,7 @@ def build_rank(
         device=device,
     )
     runner = LocalRunner(model, cache, limits, groups, backend.batch)
+    disband()  # from here on the runner's thread computes
     runner.weights_load_s = weights_load_s
     if settings.profile_steps:
         path = Path.cwd() / f"internvl-serve-steps-rank{where.rank}.json"
@@ -134,11 +137,13 @@ def memory_of_ranks(
     settings: Settings, spec: ModelSpec, plan: ShardPlan, device: torch.device, dtype: torch.dtype
 ) -> tuple[RankMemory, ...]:
     """What `plan` would print for these settings."""
+    backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     return plan_memory(
         spec,
         plan,
-        bytes_per_value=dtype.itemsize,
-        matrix_bytes=plain_bytes(device, dtype, spec.dtype),
+        bytes_per_value=backend.hidden.itemsize,
+        matrix_bytes=plain_bytes(device, backend.hidden, dtype, spec.dtype),
+        kv_bytes=dtype.itemsize,
         quantization=settings.quantization,
     )
 

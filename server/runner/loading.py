@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 
 from server.distributed.groups import Groups
+from server.kernels.backends import Backend
 from server.model.checkpoint import held_bytes, linears
 from server.model.dummy import dummy_model
 from server.model.internvl import InternVLChat
 from server.model.packing import plain_packing
+from server.model.quantization import packing
 from server.model.reading import Progress
 from server.model.shards import RankShard
 from server.model.spec import ModelSpec
@@ -33,9 +35,10 @@ def make_model(
     settings: Settings,
     folder: Path,
     spec: ModelSpec,
+    *,
+    backend: Backend,
     dtype: torch.dtype,
     device: torch.device,
-    *,
     shard: RankShard,
     groups: Groups,
     planned_bytes: int,
@@ -45,15 +48,18 @@ def make_model(
     Args:
         planned_bytes: what its weights should take.
     """
+    hidden = backend.hidden
+    plain = plain_packing(device, hidden, dtype)
+    pack = packing(settings.quantization, device, dtype) or plain
     if settings.load_format == "dummy":
         log.warning("--load-format dummy: the weights are RANDOM")
-        build: Callable[..., InternVLChat] = partial(dummy_model, spec, dtype, device)
+        build: Callable[..., InternVLChat] = partial(dummy_model, spec, hidden, device)
     else:
-        build = partial(load_model, folder, spec, dtype, device, log_progress())
-    model = build(shard=shard, groups=groups, quantization=settings.quantization)
-    if pack := plain_packing(device, dtype):
+        build = partial(load_model, folder, spec, hidden, device, log_progress())
+    model = build(shard=shard, groups=groups, pack=pack)
+    if plain:
         for linear in linears(model):
-            linear.pack(pack)
+            linear.pack(plain)
     check_weights(planned_bytes, _held_bytes(model, device))
     return model
 

@@ -127,7 +127,7 @@ class LocalRunner:
             kv_blocks=self.limits.kv_blocks,
             kv_block_size=self.limits.kv_block_size,
             step_token_budget=self.limits.step_token_budget,
-            dtype=str(self._model.dtype).removeprefix("torch."),
+            dtype=str(self._cache.keys.dtype).removeprefix("torch."),
             device=str(self._device),
             ranks=ranks,
             weights_load_s=self.weights_load_s,

@@ -26,7 +26,7 @@ def served_loss(model: InternVLChat, batch: Batch, picture_token: int) -> float:
     """Mean loss of all answers, each branch alone through the paged cache."""
     tokens = model.encode_images(batch.pixels)
     side = math.isqrt(tokens.shape[1])
-    swapped = tokens.unflatten(1, (side, side)).transpose(1, 2).flatten(1, 2)
+    swapped = torch.unflatten(tokens, 1, (side, side)).transpose(1, 2).flatten(1, 2)
     pictures = iter(torch.where(batch.turned[:, None, None], swapped, tokens))
     losses = []
     for row, categories in enumerate(batch.categories):

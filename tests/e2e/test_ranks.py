@@ -38,7 +38,7 @@ def check_plan(engine: dict[str, Any], split: Split, quantization: Quantization 
         spec,
         ShardPlan.make(spec, split.size, layout.vision_tp, stages=split.stages),
         bytes_per_value=4,
-        matrix_bytes=plain_bytes(torch.device("cpu"), torch.float32, spec.dtype),
+        matrix_bytes=plain_bytes(torch.device("cpu"), torch.float32, torch.float32, spec.dtype),
         quantization=quantization,
     )
     assert (engine["stages"], engine["vision_tp"]) == (split.stages, layout.vision_tp)

@@ -9,6 +9,7 @@ import torch
 
 from server.errors import StartupError
 from server.kernels.backends import choose_backend, choose_ops
+from server.kernels.cpu import tiles
 from server.kernels.ops import TORCH
 from server.model.packing import OneDnnMatrix, plain_bytes, plain_packing
 
@@ -49,9 +50,18 @@ def test_a_cpu_takes_our_kernels_and_says_why() -> None:
     assert choose_ops(CPU, torch.float32)[0] is not TORCH
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_for_cpus_that_multiply_it(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "multiplies_bfloat16", lambda: able)
+    backend = choose_backend("auto", CPU, torch.bfloat16, 64)
+    assert backend.name == ("cpu" if able else "torch")
+    assert backend.hidden == (torch.float32 if able else torch.bfloat16)
+    assert ("does not multiply bfloat16" in backend.reason) != able
+
+
 @pytest.mark.parametrize(
     ("dtype", "head_dim", "why"),
-    [(torch.bfloat16, 64, "not compute in bfloat16"), (torch.float32, 80, "no heads of width 80")],
+    [(torch.float16, 64, "not compute in float16"), (torch.float32, 80, "no heads of width 80")],
 )
 def test_a_cpu_takes_torch_where_our_kernels_cannot(
     dtype: torch.dtype, head_dim: int, why: str
@@ -74,8 +84,8 @@ def test_a_cpu_without_numba_or_what_it_needs_takes_torch(machine: Any) -> None:
     ops, reason = choose_ops(CPU, torch.float32)
     assert ops is TORCH
     assert "this CPU has no feet" in reason
-    assert plain_packing(CPU, torch.float32) is OneDnnMatrix
-    assert plain_bytes(CPU, torch.float32, "bfloat16") == 4
+    assert plain_packing(CPU, torch.float32, torch.float32) is OneDnnMatrix
+    assert plain_bytes(CPU, torch.float32, torch.float32, "bfloat16") == 4
 
 
 @pytest.mark.parametrize(

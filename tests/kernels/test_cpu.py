@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,14 +17,18 @@ from torch.testing import assert_close
 from server.kernels.attention import KVCache
 from server.kernels.cpu import attention, products
 from server.kernels.cpu.attention import BLOCK_SIZE, CpuBatch
+from server.kernels.cpu.openmp import disband
 from server.kernels.cpu.ops import CpuOps
 from server.kernels.cpu.team import Kernel
+from server.kernels.cpu.tiles import multiplies_bfloat16
 from server.kernels.cpu.vectors import VECTOR_BYTES, exp, load, store, take
 from server.kernels.ops import TORCH, Rotary
 from tests.kernels.paged_step import Inputs, Row, Step, naive
 
 OPS = CpuOps()
 EPS = 1e-5
+ROW_DTYPES = [torch.float32, *[torch.bfloat16] * multiplies_bfloat16()]
+"""Of the rows that products are made of here."""
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -40,6 +45,19 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def step_of(inputs: Inputs, rows: list[Row]) -> Step:
     return Step(inputs, rows, BLOCK_SIZE, CpuBatch, attention.write)
+
+
+# Teams of threads.
+
+
+def test_a_team_that_is_disbanded_comes_again(threads: int) -> None:
+    numbers = torch.ones(10**6)
+    numbers.sin()  # enough for all threads
+    together = psutil.Process().num_threads()
+    disband()
+    assert psutil.Process().num_threads() == together - (threads - 1)
+    assert torch.equal(numbers.sin(), numbers.sin())
+    assert psutil.Process().num_threads() == together
 
 
 # Vectors.
@@ -79,25 +97,36 @@ def test_exponentials_beyond_the_ends() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "inputs", "outputs"),
-    [(1, 64, 32), (4, 1, 16), (6, 700, 48), (7, 513, 40), (97, 1100, 9), (200, 96, 33)],
+    [(1, 64, 96), (4, 1, 16), (6, 700, 80), (7, 513, 40), (97, 2100, 9), (200, 96, 33)],
 )
-def test_products(rows: int, inputs: int, outputs: int, threads: int) -> None:
-    x, weight = draw(rows, inputs), draw(outputs, inputs, seed=1).bfloat16()
-    bias = draw(-(-outputs // 16) * 16, seed=2)
-    panels = products.in_panels(weight)
-    expected = (x.double() @ weight.double().T).float()
-    scale = float(inputs) ** 0.5
-    assert_close(
-        products.multiply(x, panels, None)[:, :outputs], expected, atol=5e-6 * scale, rtol=0
-    )
-    biased = products.multiply(x, panels, bias)[:, :outputs]
-    assert_close(biased, expected + bias[:outputs], atol=5e-6 * scale, rtol=0)
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
+def test_products(rows: int, inputs: int, outputs: int, dtype: torch.dtype, threads: int) -> None:
+    x = draw(rows, inputs).to(dtype)
+    bias, scales = (draw(-(-outputs // 16) * 16, seed=seed).clamp(-1, 1) for seed in (2, 3))
+    tolerance = {"atol": 5e-6 * inputs**0.5, "rtol": 0.0}
+    for weight in (
+        draw(outputs, inputs, seed=1).bfloat16(),
+        (40 * draw(outputs, inputs, seed=1)).clamp(-128, 127).to(torch.int8),
+    ):
+        panels = products.in_panels(weight)
+        expected = x.double() @ weight.double().T
+        factor = 1 / 40 if weight.dtype == torch.int8 else 1.0
+        alone = factor * products.multiply(x, panels, None)[:, :outputs]
+        assert_close(alone, (factor * expected).float(), **tolerance)
+        both = products.multiply(x, panels, bias, factor * scales)[:, :outputs]
+        expected = factor * scales[:outputs] * expected + bias[:outputs]
+        assert_close(both, expected.float(), **tolerance)
 
 
-def test_a_row_of_a_product_has_the_same_bits_in_any_batch(threads: int) -> None:
-    x, panels = draw(120, 1100), products.in_panels(draw(72, 1100, seed=1).bfloat16())
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.int8])
+def test_a_row_of_a_product_has_the_same_bits_in_any_batch(
+    dtype: torch.dtype, weights: torch.dtype, threads: int
+) -> None:
+    x = draw(230, 1100).to(dtype)
+    panels = products.in_panels((20 * draw(136, 1100, seed=1)).to(weights))
     together = products.multiply(x, panels, None)
-    for count in (1, 2, 5, 6, 7, 13, 96, 97):
+    for count in (1, 2, 3, 5, 6, 7, 8, 9, 12, 13, 96, 97, 193):
         assert torch.equal(products.multiply(x[:count], panels, None), together[:count])
 
 
@@ -128,6 +157,15 @@ def test_attention_equals_one_query_at_a_time(
     inputs = Inputs.random(len(rows), 70, kv_heads=kv_heads, group=group, head_dim=head_dim)
     step = step_of(inputs, rows)
     assert_close(step.attend(step.build()), naive(inputs, rows), atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_in_bfloat16() -> None:
+    rows = [Row(70), Row(33, 33), Row(16, 5)]
+    inputs = Inputs.random(len(rows), 70, kv_heads=2, group=7, head_dim=64)
+    rounded = Inputs(inputs.q, inputs.k.bfloat16(), inputs.v.bfloat16())
+    step = step_of(rounded, rows)
+    assert step.cache.keys.dtype == torch.bfloat16
+    assert_close(step.attend(step.build()), naive(rounded, rows), atol=1e-5, rtol=1e-5)
 
 
 def test_long_contexts(threads: int) -> None:
@@ -208,7 +246,10 @@ def test_activations(width: int) -> None:
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(7, 1), (8, 2), (3, 3)])
 @pytest.mark.parametrize("head_dim", [32, 128])
-def test_rotation_and_the_cache(heads: int, kv_heads: int, head_dim: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_and_the_cache(
+    heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype
+) -> None:
     positions = torch.tensor([3, 0, 11, 40])
     qkv = draw(len(positions), heads + 2 * kv_heads, head_dim)
     rotary = Rotary(positions, head_dim, 1e4, torch.float32)
@@ -221,7 +262,7 @@ def test_rotation_and_the_cache(heads: int, kv_heads: int, head_dim: int) -> Non
             block_size=BLOCK_SIZE,
             num_kv_heads=kv_heads,
             head_dim=head_dim,
-            dtype=torch.float32,
+            dtype=dtype,
             device=torch.device("cpu"),
         )
         batch = CpuBatch.build(

@@ -12,6 +12,7 @@ from server.model.checkpoint import held_bytes
 from server.model.dummy import dummy_model
 from server.model.footprint import IMAGE_SLOTS, plan_memory
 from server.model.packing import OneDnnMatrix
+from server.model.quantization import packing
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec, parse_config
 from server.settings import Quantization
@@ -58,7 +59,7 @@ def test_weights_and_cache(
     plan = ShardPlan.make(spec, size, vision_tp, stages=stages)
     planned = plan_memory(spec, plan, bytes_per_value=dtype.itemsize, quantization=quantization)
     for memory, shard in zip(planned, plan.ranks, strict=True):
-        model = dummy_model(spec, dtype, CPU, shard=shard, quantization=quantization)
+        model = dummy_model(spec, dtype, CPU, shard=shard, pack=packing(quantization, CPU))
         assert held_bytes(model) == pytest.approx(memory.weights, rel=0.05)
         cache = KVCache.allocate(
             num_layers=len(shard.text.layers),

@@ -7,11 +7,13 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from server.distributed.groups import SOLO
+from server.kernels.cpu.tiles import multiplies_bfloat16
 from server.model.layers import Linear, new_on
 from server.model.packing import OneDnnMatrix, plain_bytes, plain_packing, rounded_rows
-from server.model.panels import PanelMatrix, pack
+from server.model.panels import PanelMatrix, packing_for
 
 CPU = torch.device("cpu")
+F32 = torch.float32
 
 
 @pytest.fixture
@@ -53,29 +55,39 @@ def test_without_bias() -> None:
 
 
 def test_only_a_cpu_packs() -> None:
-    assert plain_packing(torch.device("cuda"), torch.float32) is None
-    assert plain_packing(CPU, torch.float32) is pack
+    assert plain_packing(torch.device("cuda"), F32, F32) is None
+    assert plain_packing(CPU, F32, F32) is not None
 
 
 def test_what_bfloat16_holds_takes_half_and_stays_exact(linear: Linear) -> None:
     linear.weight.copy_(linear.weight.bfloat16())
     x = torch.randn(2, 3, 96)
     expected = functional.linear(x, linear.weight, linear.bias)
-    linear.pack(pack)
+    linear.pack(packing_for(F32))
     assert_close(linear(x), expected)
-    assert linear.size_bytes == 80 * 96 * plain_bytes(CPU, torch.float32, "bfloat16")
+    assert linear.size_bytes == 80 * 96 * plain_bytes(CPU, F32, F32, "bfloat16")
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU does not multiply bfloat16")
+def test_products_of_bfloat16_round_what_they_multiply_and_nothing_else(linear: Linear) -> None:
+    x = torch.randn(2, 3, 96)
+    expected = functional.linear(x.bfloat16().float(), linear.weight.bfloat16().float())
+    matrix = packing_for(torch.bfloat16)(linear.weight, SOLO)
+    assert isinstance(matrix, PanelMatrix)
+    assert_close(matrix(x, None), expected)
+    assert matrix.size_bytes == 80 * 96 * plain_bytes(CPU, F32, torch.bfloat16, "float32")
 
 
 def test_outputs_that_fill_no_panel() -> None:
     weight, bias, x = torch.randn(37, 48).bfloat16().float(), torch.randn(37), torch.randn(5, 48)
-    product = PanelMatrix(weight)(x, bias)
+    product = PanelMatrix(weight, F32)(x, bias)
     assert_close(product, functional.linear(x, weight, bias))
     assert product.is_contiguous()
 
 
 def test_what_bfloat16_does_not_hold_stays_float32(linear: Linear) -> None:
-    assert isinstance(pack(linear.weight, SOLO), OneDnnMatrix)
-    assert plain_bytes(CPU, torch.float32, "float32") == 4
+    assert isinstance(packing_for(F32)(linear.weight, SOLO), OneDnnMatrix)
+    assert plain_bytes(CPU, F32, F32, "float32") == 4
 
 
 def test_rows_are_rounded_to_few_numbers() -> None:

@@ -76,6 +76,7 @@ def test_a_row_has_the_same_bits_in_any_batch(form: Pack, inputs: int) -> None:
 
 def test_a_cpu_multiplies_8_bits_with_float32() -> None:
     pack = packing("int8", CPU)
+    assert pack is not None
     weight, x = torch.randn(100, 50), torch.randn(2, 70, 50)
     matrix = pack(weight, SOLO)
     assert isinstance(matrix, Int8PanelMatrix)
@@ -148,7 +149,7 @@ def test_ranks_hold_parts_of_what_one_would_hold(quantization: Quantization) -> 
                 CPU,
                 shard=plan.ranks[rank],
                 groups=groups,
-                quantization=quantization,
+                pack=packing(quantization, CPU),
             )
             return [dequantised(layer.mlp.down) for layer in model.language.layers]
 
@@ -162,7 +163,7 @@ def test_ranks_hold_parts_of_what_one_would_hold(quantization: Quantization) -> 
 
 @pytest.mark.parametrize("quantization", KINDS)
 def test_the_layers_of_the_language_model_alone_are_quantised(quantization: Quantization) -> None:
-    model = load_model(CHECKPOINT, SPEC, torch.float32, CPU, quantization=quantization)
+    model = load_model(CHECKPOINT, SPEC, torch.float32, CPU, pack=packing(quantization, CPU))
     layers = [
         linear
         for layer in model.language.layers
@@ -199,13 +200,13 @@ def test_few_matrices_are_held_in_16_bits_at_a_time(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Linear, "allocate", allocating)
     monkeypatch.setattr(Linear, "pack", packing_one)
-    load_model(CHECKPOINT, SPEC, torch.float32, CPU, quantization="int8")
+    load_model(CHECKPOINT, SPEC, torch.float32, CPU, pack=packing("int8", CPU))
     assert held == 0
     assert most == 2
 
 
 def test_a_dummy_can_be_quantised() -> None:
-    model: InternVLChat = dummy_model(SPEC, torch.bfloat16, CPU, quantization="int4")
+    model: InternVLChat = dummy_model(SPEC, torch.bfloat16, CPU, pack=packing("int4", CPU))
     assert model.language.layers[0].mlp.down.weight.is_meta
     assert_close(
         float(dequantised(model.language.layers[0].mlp.down).std()), 0.02, atol=3e-3, rtol=0

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from server.model.checkpoint import linears
 from server.model.internvl import InternVLChat
 from server.model.packing import OneDnnMatrix
+from server.model.quantization import packing
 from server.model.spec import ModelSpec
 from server.model.weights import load_model
 from server.settings import Quantization
@@ -39,7 +40,8 @@ CROWD = crowd()
 
 def load(quantization: Quantization) -> InternVLChat:
     device = torch.device("cpu")
-    model = load_model(golden.CHECKPOINT, SPEC, torch.float32, device, quantization=quantization)
+    pack = packing(quantization, device)
+    model = load_model(golden.CHECKPOINT, SPEC, torch.float32, device, pack=pack)
     for linear in linears(model):
         linear.pack(OneDnnMatrix)
     return model

@@ -28,6 +28,7 @@ from server.kernels.cpu.vectors import (
     largest,
     load,
     load_index,
+    load_kept,
     load_one,
     maximum,
     splat,
@@ -51,12 +52,12 @@ _TILE_BYTES = 8 * len(TILE)
 
 _FIELDS = (
     "items tiles tables table_bytes scores scores_bytes "
-    "queries keys values result heads group head_dim"
+    "queries keys values value_bytes result heads group head_dim"
 )
 
 
 @njit
-def _score(queries, heads, group, tokens, head_dim, keys, scores, row_bytes):
+def _score(queries, heads, group, tokens, head_dim, keys, value_bytes, scores, row_bytes):
     """Products of a tile's queries with one head of one block. Four queries at a time; the last one
     stands in for those that are missing."""
     count = tokens * group
@@ -68,7 +69,7 @@ def _score(queries, heads, group, tokens, head_dim, keys, scores, row_bytes):
         query_d = queries + (d // group * heads + d % group) * head_dim * 4
         sum_a = sum_b = sum_c = sum_d = splat(f32(0))
         for index in range(head_dim):
-            key = load(keys + index * VECTOR_BYTES)
+            key = load_kept(keys, index * WIDTH, value_bytes)
             sum_a = fma(splat(load_one(query_a + 4 * index)), key, sum_a)
             sum_b = fma(splat(load_one(query_b + 4 * index)), key, sum_b)
             sum_c = fma(splat(load_one(query_c + 4 * index)), key, sum_c)
@@ -99,19 +100,20 @@ def _exponentiate(scores, blocks, seen, scale):
 
 
 @njit
-def _weigh(scores_a, scores_b, tables, blocks, known, values, page_bytes, head_bytes, results):
+def _weigh(scores_a, scores_b, tables, blocks, known, values, page, head_dim, value_bytes, results):
     """Sums of 32 elements of the values, weighted by the scores of two queries.
 
     Args:
         known: positions that have values; what lies behind them may be anything.
+        page: values from one block to the next.
         results: where the two sums go.
     """
     a_low = a_high = b_low = b_high = splat(f32(0))
     for block in range(blocks):
-        page = values + load_index(tables + 8 * block) * page_bytes
+        first_value = load_index(tables + 8 * block) * page
         for index in range(min(WIDTH, known - block * WIDTH)):
-            low = load(page + index * head_bytes)
-            high = load(page + index * head_bytes + VECTOR_BYTES)
+            low = load_kept(values, first_value + index * head_dim, value_bytes)
+            high = load_kept(values, first_value + index * head_dim + WIDTH, value_bytes)
             weight_a = splat(load_one(scores_a + block * VECTOR_BYTES + 4 * index))
             weight_b = splat(load_one(scores_b + block * VECTOR_BYTES + 4 * index))
             a_low, a_high = fma(weight_a, low, a_low), fma(weight_a, high, a_high)
@@ -128,7 +130,7 @@ def _attend(pointer):
     scores = a.scores + take(pointer, 1) * a.scores_bytes
     head_bytes = a.head_dim * 4
     kv_heads = a.heads // a.group
-    page_bytes = WIDTH * kv_heads * head_bytes
+    page = WIDTH * kv_heads * a.head_dim
     while True:
         item = take(pointer, 0)
         if item >= a.items:
@@ -142,11 +144,20 @@ def _attend(pointer):
         row_bytes = blocks * VECTOR_BYTES
         tables = a.tables + row * a.table_bytes
         corner = (token * a.heads + kv_head * a.group) * head_bytes
-        head = kv_head * WIDTH * head_bytes
+        head = kv_head * WIDTH * a.head_dim
         for block in range(blocks):
-            keys = a.keys + load_index(tables + 8 * block) * page_bytes + head
-            at = scores + block * VECTOR_BYTES
-            _score(a.queries + corner, a.heads, a.group, tokens, a.head_dim, keys, at, row_bytes)
+            keys = a.keys + (load_index(tables + 8 * block) * page + head) * a.value_bytes
+            _score(
+                a.queries + corner,
+                a.heads,
+                a.group,
+                tokens,
+                a.head_dim,
+                keys,
+                a.value_bytes,
+                scores + block * VECTOR_BYTES,
+                row_bytes,
+            )
         shares = scores + count * row_bytes
         for x in range(count):
             at = scores + x * row_bytes
@@ -159,17 +170,18 @@ def _attend(pointer):
             to_x = a.result + corner + (x // a.group * a.heads + x % a.group) * head_bytes
             to_y = a.result + corner + (y // a.group * a.heads + y % a.group) * head_bytes
             share_x, share_y = load_one(shares + 4 * x), load_one(shares + 4 * y)
-            for part in range(0, head_bytes, 2 * VECTOR_BYTES):
+            for part in range(0, a.head_dim, 2 * WIDTH):
                 _weigh(
                     scores + x * row_bytes,
                     scores + y * row_bytes,
                     tables,
                     blocks,
                     known,
-                    a.values + head + part,
-                    page_bytes,
-                    head_bytes,
-                    (to_x + part, to_y + part, share_x, share_y),
+                    a.values + (head + part) * a.value_bytes,
+                    page,
+                    a.head_dim,
+                    a.value_bytes,
+                    (to_x + 4 * part, to_y + 4 * part, share_x, share_y),
                 )
 
 
@@ -241,6 +253,7 @@ class CpuBatch:
             queries=q.data_ptr(),
             keys=keys.data_ptr(),
             values=values.data_ptr(),
+            value_bytes=values.itemsize,
             result=result.data_ptr(),
             heads=heads,
             group=group,
@@ -264,8 +277,8 @@ def write(cache: KVCache, layer: int, kv_indices: Tensor, k: Tensor, v: Tensor) 
     """Puts `k` and `v` [T, kv_heads, head_dim] where `kv_indices` [T] says."""
     keys, values = pages(cache, layer)
     blocks, offsets = kv_indices // BLOCK_SIZE, kv_indices % BLOCK_SIZE
-    keys[blocks, :, :, offsets] = k
-    values[blocks, :, offsets] = v
+    keys[blocks, :, :, offsets] = k.to(keys.dtype)
+    values[blocks, :, offsets] = v.to(values.dtype)
 
 
 def _whole_blocks(tokens: int) -> int:

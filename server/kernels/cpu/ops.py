@@ -21,7 +21,9 @@ from server.kernels.cpu.vectors import (
     load_one,
     splat,
     store,
+    store_bfloat16,
     store_one,
+    store_one_bfloat16,
     take,
     total,
 )
@@ -73,6 +75,23 @@ def _rotated(x, cosines, sines, at, half_bytes):
     return low * cosine + high * sine * splat(f32(-1)), high * cosine + low * sine
 
 
+@njit(inline="always")
+def _keep(cache, index, x, value_bytes):
+    """Sixteen values into the KV cache, which holds float32 or bfloat16."""
+    if value_bytes == 2:
+        store_bfloat16(cache + 2 * index, x)
+    else:
+        store(cache + 4 * index, x)
+
+
+@njit(inline="always")
+def _keep_one(cache, index, x, value_bytes):
+    if value_bytes == 2:
+        store_one_bfloat16(cache + 2 * index, x)
+    else:
+        store_one(cache + 4 * index, x)
+
+
 def _place(pointer):
     a = carray(pointer, 1)[0]
     head_bytes = a.head_dim * 4
@@ -89,29 +108,31 @@ def _place(pointer):
                 low, high = _rotated(x + head * head_bytes, cosines, sines, at, half_bytes)
                 store(to + at, low)
                 store(to + half_bytes + at, high)
-        place = load_index(a.places + 8 * token)
-        block, offset = place // BLOCK_SIZE, place % BLOCK_SIZE
+        position = load_index(a.places + 8 * token)
+        block, offset = position // BLOCK_SIZE, position % BLOCK_SIZE
         for head in range(a.kv_heads):
-            page = (block * a.kv_heads + head) * head_bytes * BLOCK_SIZE
+            page = (block * a.kv_heads + head) * a.head_dim * BLOCK_SIZE
             key = x + (a.heads + head) * head_bytes
             value = x + (a.heads + a.kv_heads + head) * head_bytes
-            to = a.values + page + offset * head_bytes
+            place = page + offset * a.head_dim
             for at in range(0, half_bytes, VECTOR_BYTES):
                 low, high = _rotated(key, cosines, sines, at, half_bytes)
                 # Rotated in place, to be read one by one.
                 store(key + at, low)
                 store(key + half_bytes + at, high)
-                store(to + at, load(value + at))
-                store(to + half_bytes + at, load(value + half_bytes + at))
+            for index in range(0, a.head_dim, WIDTH):
+                _keep(a.values, place + index, load(value + 4 * index), a.value_bytes)
             for index in range(a.head_dim):
-                store_one(
-                    a.keys + page + index * VECTOR_BYTES + 4 * offset, load_one(key + 4 * index)
-                )
+                place = page + index * WIDTH + offset
+                _keep_one(a.keys, place, load_one(key + 4 * index), a.value_bytes)
 
 
 NORMALISE = Kernel(_normalise, "items width x branch added weight normed", ["eps"])
 ACTIVATE = Kernel(_activate, "items width x result")
-PLACE = Kernel(_place, "items heads kv_heads head_dim x cosines sines places queries keys values")
+PLACE = Kernel(
+    _place,
+    "items heads kv_heads head_dim x cosines sines places queries keys values value_bytes",
+)
 
 
 class CpuOps(TorchOps):
@@ -187,5 +208,6 @@ class CpuOps(TorchOps):
             queries=queries.data_ptr(),
             keys=keys.data_ptr(),
             values=values.data_ptr(),
+            value_bytes=values.itemsize,
         )
         return batch.attend(layer, queries, cache)

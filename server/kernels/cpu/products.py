@@ -1,12 +1,13 @@
-"""Products of float32 rows with matrices that are kept in bfloat16 or in 8-bit integers.
+"""Products of rows with matrices that are kept in bfloat16 or in 8-bit integers.
 
-Widening both is exact and costs a few instructions, and a matrix that is read from memory once for
-a few rows takes the time that its bytes take. It lies in panels of sixteen outputs, input by input,
-so that one vector holds what an input adds to them. Sums run over the inputs in order, whatever
-rows stand beside.
+A matrix that is read from memory once for a few rows takes the time that its bytes take; with many
+rows, blocks of rows and panels stay in a core's own caches. Sums run over the inputs in order,
+whatever rows stand beside; see `tiles`.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from numba import carray, njit
@@ -14,187 +15,106 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.kernels.cpu.team import Kernel
-from server.kernels.cpu.vectors import (
-    VECTOR_BYTES,
-    WIDTH,
-    f32,
-    fma,
-    load,
-    load_bfloat16,
-    load_int8,
-    load_one,
-    splat,
-    store,
-    take,
-)
+from server.kernels.cpu.tiles import PAIR, PANELS, ROWS, Form, tile_of
+from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, take
 
-ROWS = 6
-"""Multiplied at a time: the registers of AVX2 hold their sums."""
-
-BLOCK_ROWS, BLOCK_PANELS, DEPTH = 96, 8, 512
-"""What one thread takes where there are many rows, and how many inputs at a time: a panel's part
-and that of six rows stay in the innermost cache."""
+BLOCK_ROWS, BLOCK_PANELS, DEPTH = 192, 8, 1024
+"""What one thread takes where there are many rows, and how many inputs at a time."""
 
 SHARES = 8
 """Parts for each thread where there are few rows, so that none waits long for another."""
 
-_FIELDS = "items groups group rows inputs panels depth weight_bytes x weights scales bias result"
+_FIELDS = "items groups group rows inputs panels depth x weights scales bias result"
 
 
-@njit(inline="always")
-def _widened(weights, index, weight_bytes):
-    if weight_bytes == 1:
-        return load_int8(weights + index * WIDTH)
-    return load_bfloat16(weights + index * 2 * WIDTH)
+@cache
+def _kernel(form: Form) -> Kernel:
+    tile = tile_of(form)
+    row_bytes, weight_bytes = form.row_bytes, form.weight_bytes
 
+    @njit
+    def sweep(a, first_row, end_row, first_panel, end_panel, start, depth):
+        """Some rows with some panels, whose inputs from `start` on come from the closest cache for
+        all rows but the first ones."""
+        whole = start + depth == a.inputs
+        panel, done = first_panel, 1
+        while panel < end_panel:
+            offset = panel * VECTOR_BYTES
+            for row in range(first_row, end_row, ROWS):
+                done = tile(
+                    end_panel - panel,
+                    min(ROWS, end_row - row),
+                    a.x + (row * a.inputs + start) * row_bytes,
+                    a.inputs * row_bytes,
+                    a.weights + (panel * a.inputs + start) * WIDTH * weight_bytes,
+                    a.inputs * WIDTH * weight_bytes,
+                    depth // PAIR,
+                    a.result + row * a.panels * VECTOR_BYTES + offset,
+                    a.panels * VECTOR_BYTES,
+                    start,
+                    a.scales + offset if a.scales and whole else 0,
+                    a.bias + offset if a.bias and whole else 0,
+                )
+            panel += done
 
-@njit
-def _one_row(x, weights, weight_bytes, depth, total):
-    for index in range(depth):
-        weight = _widened(weights, index, weight_bytes)
-        total = fma(splat(load_one(x + 4 * index)), weight, total)
-    return total
+    def multiply(pointer):
+        a = carray(pointer, 1)[0]
+        while True:
+            item = take(pointer, 0)
+            if item >= a.items:
+                break
+            first_row = item // a.groups * BLOCK_ROWS
+            end_row = min(a.rows, first_row + BLOCK_ROWS)
+            # Tiles of fewer rows have other numbers of panels.
+            rest = end_row - (end_row - first_row) % ROWS
+            first_panel = item % a.groups * a.group
+            end_panel = min(a.panels, first_panel + a.group)
+            for start in range(0, a.inputs, a.depth):
+                depth = min(a.depth, a.inputs - start)
+                if first_row < rest:
+                    sweep(a, first_row, rest, first_panel, end_panel, start, depth)
+                if rest < end_row:
+                    sweep(a, rest, end_row, first_panel, end_panel, start, depth)
 
-
-@njit
-def _six_rows(a, b, c, d, e, f, weights, weight_bytes, depth, totals):
-    to_a, to_b, to_c, to_d, to_e, to_f = totals
-    for index in range(depth):
-        weight, at = _widened(weights, index, weight_bytes), 4 * index
-        to_a = fma(splat(load_one(a + at)), weight, to_a)
-        to_b = fma(splat(load_one(b + at)), weight, to_b)
-        to_c = fma(splat(load_one(c + at)), weight, to_c)
-        to_d = fma(splat(load_one(d + at)), weight, to_d)
-        to_e = fma(splat(load_one(e + at)), weight, to_e)
-        to_f = fma(splat(load_one(f + at)), weight, to_f)
-    return to_a, to_b, to_c, to_d, to_e, to_f
-
-
-@njit
-def _begun(result, start):
-    """The sum so far."""
-    return load(result) if start else splat(f32(0))
-
-
-@njit
-def _end(to, total, scales, bias):
-    """Stores a sum; where it is whole, scaled and with its bias."""
-    if scales:
-        total = total * load(scales)
-    if bias:
-        total = total + load(bias)
-    store(to, total)
-
-
-@njit
-def _tile(count, x, row_bytes, weights, weight_bytes, depth, start, to, result_bytes, scales, bias):
-    """Adds the products of up to six rows with one panel to the result. The last row stands in for
-    those that are missing."""
-    if count == 1:
-        total = _one_row(x, weights, weight_bytes, depth, _begun(to, start))
-        _end(to, total, scales, bias)
-        return
-    b, c, d = min(1, count - 1), min(2, count - 1), min(3, count - 1)
-    e, f = min(4, count - 1), min(5, count - 1)
-    to_b, to_c, to_d = to + b * result_bytes, to + c * result_bytes, to + d * result_bytes
-    to_e, to_f = to + e * result_bytes, to + f * result_bytes
-    totals = _six_rows(
-        x,
-        x + b * row_bytes,
-        x + c * row_bytes,
-        x + d * row_bytes,
-        x + e * row_bytes,
-        x + f * row_bytes,
-        weights,
-        weight_bytes,
-        depth,
-        (
-            _begun(to, start),
-            _begun(to_b, start),
-            _begun(to_c, start),
-            _begun(to_d, start),
-            _begun(to_e, start),
-            _begun(to_f, start),
-        ),
-    )
-    _end(to, totals[0], scales, bias)
-    _end(to_b, totals[1], scales, bias)
-    _end(to_c, totals[2], scales, bias)
-    _end(to_d, totals[3], scales, bias)
-    _end(to_e, totals[4], scales, bias)
-    _end(to_f, totals[5], scales, bias)
-
-
-def _multiply(pointer):
-    a = carray(pointer, 1)[0]
-    row_bytes, result_bytes = a.inputs * 4, a.panels * VECTOR_BYTES
-    while True:
-        item = take(pointer, 0)
-        if item >= a.items:
-            break
-        first_row = item // a.groups * BLOCK_ROWS
-        end_row = min(a.rows, first_row + BLOCK_ROWS)
-        first_panel = item % a.groups * a.group
-        for start in range(0, a.inputs, a.depth):
-            depth = min(a.depth, a.inputs - start)
-            whole = start + depth == a.inputs
-            for panel in range(first_panel, min(a.panels, first_panel + a.group)):
-                offset = panel * VECTOR_BYTES
-                weights = a.weights + (panel * a.inputs + start) * WIDTH * a.weight_bytes
-                scales = a.scales + offset if a.scales and whole else 0
-                bias = a.bias + offset if a.bias and whole else 0
-                for row in range(first_row, end_row, ROWS):
-                    _tile(
-                        min(ROWS, end_row - row),
-                        a.x + row * row_bytes + start * 4,
-                        row_bytes,
-                        weights,
-                        a.weight_bytes,
-                        depth,
-                        start,
-                        a.result + row * result_bytes + offset,
-                        result_bytes,
-                        scales,
-                        bias,
-                    )
-
-
-MULTIPLY = Kernel(_multiply, _FIELDS)
+    return Kernel(multiply, _FIELDS)
 
 
 def in_panels(weight: Tensor) -> Tensor:
-    """[outputs, inputs] as [panels, inputs, 16]; missing outputs are zeros."""
+    """[outputs, inputs] as [panels, pairs of inputs, 16, 2]; what is missing is zeros."""
     outputs, inputs = weight.shape
-    padded = functional.pad(weight, (0, 0, 0, -outputs % WIDTH))
-    return padded.view(-1, WIDTH, inputs).transpose(1, 2).contiguous()
+    padded = functional.pad(weight, (0, -inputs % PAIR, 0, -outputs % WIDTH))
+    pairs = torch.unflatten(torch.unflatten(padded, 1, (-1, PAIR)), 0, (-1, WIDTH))
+    return pairs.transpose(1, 2).contiguous()
 
 
 def multiply(
     x: Tensor, panels: Tensor, bias: Tensor | None, scales: Tensor | None = None
 ) -> Tensor:
-    """float32 [rows, inputs] with a matrix in panels: [rows, 16 * panels].
+    """Rows [rows, inputs] with a matrix in panels: float32 [rows, 16 * panels].
 
     Args:
+        x: float32, or bfloat16 where the CPU multiplies that.
         panels: bfloat16 or int8.
         bias: float32 for every output that the panels have, as are the scales that the products
             are multiplied with before.
     """
     rows, inputs = x.shape
-    x = x.contiguous()
-    count = len(panels)
+    count, pairs = panels.shape[:2]
+    x = functional.pad(x, (0, PAIR * pairs - inputs)) if inputs % PAIR else x.contiguous()
     result = torch.empty(rows, count * WIDTH)
     few = rows <= ROWS
-    group = -(-count // (SHARES * torch.get_num_threads())) if few else BLOCK_PANELS
+    group = BLOCK_PANELS
+    if few:  # whole tiles for each
+        group = PANELS * -(-count // (PANELS * SHARES * torch.get_num_threads()))
     groups = -(-count // group)
-    MULTIPLY.run(
+    _kernel(Form(x.itemsize, panels.itemsize)).run(
         items=groups * -(-rows // BLOCK_ROWS),
         groups=groups,
         group=group,
         rows=rows,
-        inputs=inputs,
+        inputs=PAIR * pairs,
         panels=count,
-        depth=inputs if few else DEPTH,
-        weight_bytes=panels.itemsize,
+        depth=PAIR * pairs if few else DEPTH,
         x=x.data_ptr(),
         weights=panels.data_ptr(),
         scales=0 if scales is None else scales.data_ptr(),

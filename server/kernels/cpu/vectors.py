@@ -24,9 +24,9 @@ VECTOR_BYTES = 4 * WIDTH
 
 f32 = np.float32
 
-_FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_FLOATS = ir.VectorType(_FLOAT, WIDTH)
-_INTS = ir.VectorType(_INT, WIDTH)
+_FLOAT, _SHORT, _INT, _LONG = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+FLOATS = ir.VectorType(_FLOAT, WIDTH)
+INTS = ir.VectorType(_INT, WIDTH)
 
 Code = Callable[[Any, ir.IRBuilder, Any, Any], Any]
 
@@ -39,23 +39,26 @@ class _Vector(types.Type):  # type: ignore[misc]
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)
+        super().__init__(manager, kind, FLOATS)
 
 
 vector = _Vector()
 
 
-def _loading(kind: ir.Type, align: int) -> Code:
-    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[0], kind.as_pointer()), align=align)
+def loading(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int) -> Any:
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
 
-    return code
+
+def _loading(kind: ir.Type, align: int) -> Code:
+    return lambda context, builder, signature, arguments: loading(
+        builder, arguments[0], kind, align
+    )
 
 
 @intrinsic
 def load(context, address):
     """Sixteen float32."""
-    return vector(types.intp), _loading(_FLOATS, 4)
+    return vector(types.intp), _loading(FLOATS, 4)
 
 
 @intrinsic
@@ -63,23 +66,19 @@ def load_bfloat16(context, address):
     """Sixteen bfloat16: the upper halves of float32."""
 
     def code(context, builder, signature, arguments):
-        halves = ir.VectorType(ir.IntType(16), WIDTH)
-        bits = builder.zext(_loading(halves, 2)(context, builder, signature, arguments), _INTS)
-        return builder.bitcast(builder.shl(bits, _INTS([16] * WIDTH)), _FLOATS)
+        halves = loading(builder, arguments[0], ir.VectorType(_SHORT, WIDTH), 2)
+        bits = builder.zext(halves, INTS)
+        return builder.bitcast(builder.shl(bits, INTS([16] * WIDTH)), FLOATS)
 
     return vector(types.intp), code
 
 
-@intrinsic
-def load_int8(context, address):
-    """Sixteen 8-bit integers."""
-
-    def code(context, builder, signature, arguments):
-        bytes_ = ir.VectorType(ir.IntType(8), WIDTH)
-        values = _loading(bytes_, 1)(context, builder, signature, arguments)
-        return builder.sitofp(builder.sext(values, _INTS), _FLOATS)
-
-    return vector(types.intp), code
+@njit(inline="always")
+def load_kept(base, index, value_bytes):
+    """Sixteen values of the KV cache, which holds float32 or bfloat16, from `index` on."""
+    if value_bytes == 2:
+        return load_bfloat16(base + 2 * index)
+    return load(base + 4 * index)
 
 
 @intrinsic
@@ -97,7 +96,7 @@ def load_index(context, address):
 @intrinsic
 def store(context, address, x):
     def code(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], _FLOATS.as_pointer()), align=4)
+        builder.store(arguments[1], builder.inttoptr(arguments[0], FLOATS.as_pointer()), align=4)
         return context.get_dummy_value()
 
     return types.void(types.intp, vector), code
@@ -107,6 +106,45 @@ def store(context, address, x):
 def store_one(context, address, x):
     def code(context, builder, signature, arguments):
         builder.store(arguments[1], builder.inttoptr(arguments[0], _FLOAT.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32), code
+
+
+def _rounded(builder: ir.IRBuilder, x: Any, bits: ir.Type, short: ir.Type) -> Any:
+    """float32 to the nearest bfloat16, of two the even one. What is no number stays none."""
+    count = getattr(bits, "count", None)
+
+    def same(value: int) -> Any:
+        return bits(value if count is None else [value] * count)
+
+    whole = builder.bitcast(x, bits)
+    odd = builder.and_(builder.lshr(whole, same(16)), same(1))
+    nearest = builder.lshr(builder.add(whole, builder.add(odd, same(0x7FFF))), same(16))
+    number = builder.fcmp_ordered("==", x, x)
+    return builder.trunc(builder.select(number, nearest, same(0x7FC0)), short)
+
+
+@intrinsic
+def store_bfloat16(context, address, x):
+    """Sixteen, rounded."""
+
+    def code(context, builder, signature, arguments):
+        shorts = ir.VectorType(_SHORT, WIDTH)
+        rounded = _rounded(builder, arguments[1], INTS, shorts)
+        builder.store(rounded, builder.inttoptr(arguments[0], shorts.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, vector), code
+
+
+@intrinsic
+def store_one_bfloat16(context, address, x):
+    """Rounded."""
+
+    def code(context, builder, signature, arguments):
+        rounded = _rounded(builder, arguments[1], _INT, _SHORT)
+        builder.store(rounded, builder.inttoptr(arguments[0], _SHORT.as_pointer()), align=2)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.float32), code
@@ -131,15 +169,15 @@ def splat(context, x):
     """The same number sixteen times."""
 
     def code(context, builder, signature, arguments):
-        return _splat(builder, arguments[0], _FLOATS)
+        return splatted(builder, arguments[0], FLOATS)
 
     return vector(types.float32), code
 
 
-def _splat(builder: ir.IRBuilder, one: Any, kind: ir.Type) -> Any:
+def splatted(builder: ir.IRBuilder, one: Any, kind: ir.Type) -> Any:
     nothing = kind(ir.Undefined)
     first = builder.insert_element(nothing, one, _INT(0))
-    return builder.shuffle_vector(first, nothing, _INTS([0] * WIDTH))
+    return builder.shuffle_vector(first, nothing, INTS([0] * WIDTH))
 
 
 @intrinsic
@@ -154,12 +192,14 @@ def nearest(context, x):
     return vector(vector), _calling("llvm.rint.v16f32")
 
 
-def _calling(name: str) -> Code:
-    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(arguments))
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+def calling(builder: ir.IRBuilder, name: str, arguments: Any) -> Any:
+    """A function of LLVM's, of vectors of one type."""
+    kind = ir.FunctionType(FLOATS, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
-    return code
+
+def _calling(name: str) -> Code:
+    return lambda context, builder, signature, arguments: calling(builder, name, arguments)
 
 
 @intrinsic
@@ -217,9 +257,9 @@ def first(context, count, x, y):
     """The first `count` of x, and the others of y."""
 
     def code(context, builder, signature, arguments):
-        count = _splat(builder, builder.trunc(arguments[0], _INT), _INTS)
+        count = splatted(builder, builder.trunc(arguments[0], _INT), INTS)
         return builder.select(
-            builder.icmp_signed("<", _INTS(list(range(WIDTH))), count), *arguments[1:]
+            builder.icmp_signed("<", INTS(list(range(WIDTH))), count), *arguments[1:]
         )
 
     return vector(types.int64, vector, vector), code
@@ -230,8 +270,8 @@ def _power_of_two(context, x):
     """2 to whole numbers from -126 to 127: the exponent of a float32."""
 
     def code(context, builder, signature, arguments):
-        exponents = builder.add(builder.fptosi(arguments[0], _INTS), _INTS([127] * WIDTH))
-        return builder.bitcast(builder.shl(exponents, _INTS([23] * WIDTH)), _FLOATS)
+        exponents = builder.add(builder.fptosi(arguments[0], INTS), INTS([127] * WIDTH))
+        return builder.bitcast(builder.shl(exponents, INTS([23] * WIDTH)), FLOATS)
 
     return vector(vector), code
 

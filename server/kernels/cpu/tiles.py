@@ -1,0 +1,260 @@
+"""Products of a few rows with a few panels of a matrix, in registers.
+
+A panel is sixteen outputs. Its inputs lie pair by pair: both weights of the first output, both of
+the second, and so on. That is how the instruction for products of bfloat16 wants them, and widening
+such pairs to float32 takes two operations. Each number's sum runs over the inputs in order, so it
+is the same in a tile of any size.
+
+The code of a tile is written by Python loops over its rows and panels: the compiler keeps a sum in
+a register only if it has a name of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from server.kernels.cpu.vectors import FLOATS, INTS, VECTOR_BYTES, WIDTH, calling, loading, splatted
+
+_FEATURES = binding.get_host_cpu_features()
+
+SIZES = (
+    {1: 4, 2: 4, 4: 4, 6: 4, 8: 2, 12: 2} if _FEATURES.get("avx512f") else {1: 2, 2: 2, 4: 1, 6: 1}
+)
+"""Panels of a tile by its rows: as many sums as there are registers for."""
+
+ROWS, PANELS = max(SIZES), max(SIZES.values())
+PAIR = 2
+
+_INT, _LONG = ir.IntType(32), ir.IntType(64)
+_PAIR_OF_BYTES = ir.VectorType(ir.IntType(8), PAIR * WIDTH)
+_FIRST, _SECOND = (INTS(list(range(part, PAIR * WIDTH, PAIR))) for part in range(PAIR))
+
+
+class _BFloat16(ir.Type):  # type: ignore[misc]
+    """LLVM's own, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat16)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat16)
+
+
+_PAIRS = ir.VectorType(_BFloat16(), PAIR * WIDTH)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has an instruction for it."""
+    return bool(_FEATURES.get("avx512bf16"))
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is multiplied.
+
+    Rows of float32 meet weights widened to that, and each product is added with one rounding. Rows
+    of bfloat16 meet weights in bfloat16, two inputs at a time, and are added up in float32.
+    """
+
+    row_bytes: int
+    """Of an input of a row: 4 for float32, 2 for bfloat16."""
+    weight_bytes: int
+    """2 for bfloat16, 1 for integers of 8 bits, which bfloat16 holds as well."""
+
+
+@cache
+def tile_of(form: Form) -> Any:
+    """A function that compiled ones call: of how many panels there are, of how many rows, from 1 to
+    `ROWS`, and of what `_Tile.write` takes besides. It returns how many panels it multiplied, which
+    depends on these two alone."""
+    return _chosen(form, tuple(SIZES.items()))
+
+
+def _chosen(form: Form, sizes: Sequence[tuple[int, int]]) -> Any:
+    """Of those sizes the smallest that has room for `count` rows."""
+    rows, panels = sizes[0]
+    one = _intrinsic(_Tile(rows, 1, form))
+    several = one if panels == 1 else _intrinsic(_Tile(rows, panels, form))
+    larger: Any = _chosen(form, sizes[1:]) if len(sizes) > 1 else None
+
+    @njit
+    def fitting(left, count, *arguments):
+        if left < panels:
+            one(count, *arguments)
+            return 1
+        several(count, *arguments)
+        return panels
+
+    @njit
+    def choose(left, count, *arguments):
+        if count <= rows:
+            return fitting(left, count, *arguments)
+        return larger(left, count, *arguments)
+
+    return fitting if larger is None else choose
+
+
+def _intrinsic(tile: _Tile) -> Any:
+    @intrinsic
+    def write(
+        context, count, x, row_bytes, weights, panel_bytes, pairs, to, to_bytes, begun, scales, bias
+    ):
+        def code(context, builder, signature, arguments):
+            tile.write(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 11), code
+
+    return write
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """Writes the code for tiles of one size."""
+
+    rows: int
+    panels: int
+    form: Form
+
+    def write(
+        self,
+        builder: ir.IRBuilder,
+        count: Any,
+        x: Any,
+        row_bytes: Any,
+        weights: Any,
+        panel_bytes: Any,
+        pairs: Any,
+        to: Any,
+        to_bytes: Any,
+        begun: Any,
+        scales: Any,
+        bias: Any,
+    ) -> None:
+        """All arguments are integers, most of them addresses.
+
+        Args:
+            count: of rows that are there; the last one stands in for the others.
+            row_bytes, panel_bytes, to_bytes: from a row of x, a panel and a row of the result to
+                the next one.
+            pairs: of inputs.
+            begun: whether the result holds what inputs before these gave.
+            scales, bias: of each output, where they are not 0.
+        """
+        last = builder.sub(count, _LONG(1))
+        numbers = [_least(builder, _LONG(row), last) for row in range(self.rows)]
+        rows = [_behind(builder, x, row_bytes, number) for number in numbers]
+        panels = [_behind(builder, weights, panel_bytes, _LONG(p)) for p in range(self.panels)]
+        results = [_behind(builder, to, to_bytes, number) for number in numbers]
+        zero = FLOATS([0.0] * WIDTH)
+        sums = [
+            [cgutils.alloca_once_value(builder, zero) for _ in panels] for _ in rows
+        ]  # registers: nothing takes their addresses
+
+        def change(operation: Callable[[Any, int, int], Any]) -> None:
+            for row, of_row in enumerate(sums):
+                for panel, one in enumerate(of_row):
+                    builder.store(operation(builder.load(one), row, panel), one)
+
+        def result(row: int, panel: int) -> Any:
+            return builder.add(results[row], _LONG(panel * VECTOR_BYTES))
+
+        def each(address: Any, panel: int) -> Any:
+            return _floats(builder, builder.add(address, _LONG(panel * VECTOR_BYTES)))
+
+        change(lambda *_: zero)
+        with _if_given(builder, begun):
+            change(lambda _, row, panel: _floats(builder, result(row, panel)))
+        with cgutils.for_range(builder, pairs) as loop:
+            step = PAIR * WIDTH * self.form.weight_bytes
+            places = [_behind(builder, panel, _LONG(step), loop.index) for panel in panels]
+            step = PAIR * self.form.row_bytes
+            inputs = [_behind(builder, row, _LONG(step), loop.index) for row in rows]
+            for add in self._additions(builder, inputs, places):
+                change(add)
+        with _if_given(builder, scales):
+            change(lambda total, _, panel: builder.fmul(total, each(scales, panel)))
+        with _if_given(builder, bias):
+            change(lambda total, _, panel: builder.fadd(total, each(bias, panel)))
+        for row, of_row in enumerate(sums):
+            for panel, one in enumerate(of_row):
+                pointer = builder.inttoptr(result(row, panel), FLOATS.as_pointer())
+                builder.store(builder.load(one), pointer, align=4)
+
+    def _additions(
+        self, builder: ir.IRBuilder, inputs: Sequence[Any], places: Sequence[Any]
+    ) -> list[Callable[[Any, int, int], Any]]:
+        """What is added to each sum for a pair of inputs: at once, or one after the other."""
+        if self.form.row_bytes == 2:
+            pairs = [self._paired(builder, place) for place in places]
+            spread = [
+                builder.bitcast(splatted(builder, loading(builder, at, _INT, 2), INTS), _PAIRS)
+                for at in inputs
+            ]
+            name = "llvm.x86.avx512bf16.dpbf16ps.512"
+            return [lambda t, row, panel: calling(builder, name, [t, spread[row], pairs[panel]])]
+        halves = [self._widened(builder, place) for place in places]
+        return [partial(self._multiply, builder, inputs, halves, part) for part in range(PAIR)]
+
+    @staticmethod
+    def _multiply(
+        builder: ir.IRBuilder,
+        inputs: Sequence[Any],
+        halves: Sequence[Sequence[Any]],
+        part: int,
+        total: Any,
+        row: int,
+        panel: int,
+    ) -> Any:
+        at = builder.add(inputs[row], _LONG(4 * part))
+        spread = splatted(builder, loading(builder, at, FLOATS.element, 4), FLOATS)
+        return calling(builder, "llvm.fma.v16f32", [spread, halves[panel][part], total])
+
+    def _widened(self, builder: ir.IRBuilder, address: Any) -> tuple[Any, Any]:
+        """Weights of both inputs of a pair, as float32."""
+        if self.form.weight_bytes == 2:
+            pairs = loading(builder, address, INTS, 2)
+            first = builder.shl(pairs, INTS([16] * WIDTH))
+            second = builder.and_(pairs, INTS([0xFFFF0000] * WIDTH))
+            return builder.bitcast(first, FLOATS), builder.bitcast(second, FLOATS)
+        pairs = loading(builder, address, _PAIR_OF_BYTES, 1)
+        first, second = (
+            builder.sitofp(builder.sext(builder.shuffle_vector(pairs, pairs, part), INTS), FLOATS)
+            for part in (_FIRST, _SECOND)
+        )
+        return first, second
+
+    def _paired(self, builder: ir.IRBuilder, address: Any) -> Any:
+        """The same as bfloat16."""
+        if self.form.weight_bytes == 2:
+            return loading(builder, address, _PAIRS, 2)
+        pairs = loading(builder, address, _PAIR_OF_BYTES, 1)
+        floats = builder.sitofp(pairs, ir.VectorType(FLOATS.element, PAIR * WIDTH))
+        return builder.fptrunc(floats, _PAIRS)
+
+
+def _behind(builder: ir.IRBuilder, address: Any, size: Any, count: Any) -> Any:
+    return builder.add(address, builder.mul(size, count))
+
+
+def _least(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", x, y), x, y)
+
+
+def _floats(builder: ir.IRBuilder, address: Any) -> Any:
+    return loading(builder, address, FLOATS, 4)
+
+
+def _if_given(builder: ir.IRBuilder, address: Any) -> Any:
+    return builder.if_then(builder.icmp_signed("!=", address, _LONG(0)))
