@@ -73,13 +73,19 @@ def choose_backend(
     return replace(backend, reason=reason)
 
 
-def choose_ops(device: torch.device, hidden: torch.dtype) -> tuple[Ops, str]:
-    """What computes norms, rotation and activations, and why."""
+def choose_ops(
+    device: torch.device, hidden: torch.dtype, dtype: torch.dtype | None = None
+) -> tuple[Ops, str]:
+    """What computes norms, rotation and activations, and why.
+
+    Args:
+        dtype: of products, where that is not the type of hidden states.
+    """
     try:
         if device.type == "cuda":
             ops: Ops = _load("server.kernels.triton.ops", "Triton").TritonOps()
             return ops, "fused by Triton"
-        ops = load_for_cpu("server.kernels.cpu.ops", device, hidden).CpuOps()
+        ops = load_for_cpu("server.kernels.cpu.ops", device, hidden).CpuOps(dtype or hidden)
     except Unfit as fault:
         return TORCH, f"plain torch; {fault}"
     return ops, "our own kernels"

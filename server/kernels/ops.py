@@ -1,4 +1,5 @@
-"""What stands between the matrix products, behind one interface: norms, rotation, activations.
+"""What stands between the matrix products, behind one interface: norms, rotation, activations, and
+the attention of the vision tower.
 
 `TorchOps` is the reference: plain torch, one rounding at each operation, the arithmetic that the
 golden numbers were made with. An implementation that fuses operations computes the same with the
@@ -36,7 +37,7 @@ class Rotary:
 
 
 class Ops(Protocol):
-    """Everything but matrix products and attention. Widths are last dimensions."""
+    """Everything but matrix products and attention over pages. Widths are last dimensions."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x / sqrt(mean(x²) + eps), rounded to the type of x, times weight."""
@@ -75,6 +76,9 @@ class Ops(Protocol):
         Returns:
             [T, heads, head_dim].
         """
+
+    def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
+        """Attention where every token sees every token, of [N, tokens, heads * head_dim] each."""
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up of [T, 2 * width], the gate first: [T, width]."""
@@ -117,6 +121,10 @@ class TorchOps:
     ) -> Tensor:
         q, k, v = torch.split(qkv, heads, dim=1)
         return batch.write_and_attend(layer, rotary(q), rotary(k), v, cache)
+
+    def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
+        heads = (torch.unflatten(x, -1, (-1, head_dim)).transpose(1, 2) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)

@@ -117,13 +117,7 @@ class VisionAttention:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if self.norm:
             q, k = self.norm(q, k, ops)
-        q, k, v = (self._split_heads(part) for part in (q, k, v))
-        attended = functional.scaled_dot_product_attention(q, k, v)
-        return self.proj(attended.transpose(1, 2).flatten(2))
-
-    def _split_heads(self, x: Tensor) -> Tensor:
-        """[N, tokens, width] to [N, heads, tokens, head_dim]."""
-        return torch.unflatten(x, -1, (-1, self.head_dim)).transpose(1, 2)
+        return self.proj(ops.see(q, k, v, self.head_dim))
 
 
 class QkNorm:

@@ -81,7 +81,7 @@ def build_rank(
     planned = memory_of_ranks(settings, spec, plan, device, dtype)[where.rank]
     backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     log.info("attention: %s (%s)", backend.name, backend.reason)
-    ops, reason = choose_ops(device, backend.hidden)
+    ops, reason = choose_ops(device, backend.hidden, dtype)
     log.info("norms, rotation, activations: %s", reason)
     shard = plan.ranks[where.rank]
     groups = Groups() if meeting is None else meeting.join(shard.peers)

@@ -25,8 +25,11 @@ from server.kernels.cpu.vectors import VECTOR_BYTES, exp, load, store, take
 from server.kernels.ops import TORCH, Rotary
 from tests.kernels.paged_step import Inputs, Row, Step, naive
 
-OPS = CpuOps()
+OPS = CpuOps(torch.float32)
 EPS = 1e-5
+needs_bfloat16 = pytest.mark.skipif(
+    not multiplies_bfloat16(), reason="this CPU does not multiply bfloat16"
+)
 ROW_DTYPES = [torch.float32, *[torch.bfloat16] * multiplies_bfloat16()]
 """Of the rows that products are made of here."""
 
@@ -159,13 +162,17 @@ def test_attention_equals_one_query_at_a_time(
     assert_close(step.attend(step.build()), naive(inputs, rows), atol=1e-5, rtol=1e-5)
 
 
+@needs_bfloat16
 def test_a_cache_in_bfloat16() -> None:
-    rows = [Row(70), Row(33, 33), Row(16, 5)]
+    rows = [Row(70), Row(33, 33), Row(16, 5), Row(31, 14), Row(2)]
     inputs = Inputs.random(len(rows), 70, kv_heads=2, group=7, head_dim=64)
-    rounded = Inputs(inputs.q, inputs.k.bfloat16(), inputs.v.bfloat16())
+    rounded = Inputs(*(x.bfloat16() for x in (inputs.q, inputs.k, inputs.v)))
     step = step_of(rounded, rows)
     assert step.cache.keys.dtype == torch.bfloat16
-    assert_close(step.attend(step.build()), naive(rounded, rows), atol=1e-5, rtol=1e-5)
+    attended = step.attend(step.build())
+    assert attended.dtype == torch.float32
+    # Weights are rounded too.
+    assert_close(attended, naive(rounded, rows).float(), atol=1e-2, rtol=0)
 
 
 def test_long_contexts(threads: int) -> None:
@@ -220,6 +227,22 @@ def test_chunks_do_not_change_a_bit(group: int, size: int) -> None:
     for end in range(size, length + 1, size * 9):
         chunk = step_of(inputs, [Row(end, size)])
         assert torch.equal(chunk.attend(chunk.build()), attended[end - size : end])
+
+
+# Attention of the vision tower.
+
+
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
+@pytest.mark.parametrize(("tokens", "heads", "head_dim"), [(5, 5, 32), (65, 2, 64), (197, 3, 16)])
+def test_sight(tokens: int, heads: int, head_dim: int, dtype: torch.dtype, threads: int) -> None:
+    q, k, v = draw(2, tokens, 3 * heads * head_dim).chunk(3, dim=-1)
+    seen = CpuOps(dtype).see(q, k, v, head_dim)
+    expected = TORCH.see(*(x.to(dtype).double() for x in (q, k, v)), head_dim).float()
+    # Weights are rounded too.
+    assert_close(seen, expected, atol=1e-5 if dtype == torch.float32 else 1e-2, rtol=0)
+    for index in range(2):
+        alone = CpuOps(dtype).see(q[index, None], k[index, None], v[index, None], head_dim)
+        assert torch.equal(alone[0], seen[index])
 
 
 # Norms, rotation, activations.

@@ -1,15 +1,17 @@
 """Paged attention that reads the pages where they lie.
 
-Inside a block the keys of a head stand element by element, sixteen positions side by side, so one
-vector holds a block's products with one query. Work is dealt out by KV head and a few tokens of a
-row; scores of a whole context are kept, then normalised, then multiplied with the values. A token's
-sums run over its own context in one order, wherever it stands in a step.
+A block has as many positions as a panel has outputs, so the keys of a head in one block are a
+panel, and its values are one panel for each sixteen of their elements: see `tiles`. Queries and
+weights are rounded to the type of the cache. Work is dealt out by KV head and a few tokens of a
+row; scores of a whole context are kept, then made weights, then multiplied with the values. A
+token's sums run over its own context in one order, wherever it stands in a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache as cached
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from server.kernels.attention import KVCache
 from server.kernels.cpu.team import Kernel
+from server.kernels.cpu.tiles import ROWS, Form, inputs_together, tile_of
 from server.kernels.cpu.vectors import (
     VECTOR_BYTES,
     WIDTH,
@@ -28,23 +31,18 @@ from server.kernels.cpu.vectors import (
     largest,
     load,
     load_index,
-    load_kept,
-    load_one,
     maximum,
+    prefetch,
     splat,
     store,
-    store_one,
+    store_kept,
     take,
     total,
 )
 
 BLOCK_SIZE = WIDTH
-HEAD_DIM_UNIT = 32
-"""Two vectors of a head are multiplied at a time."""
-
-TILE_TOKENS = 8
-TILE_SCORES = 4096
-"""Of a query head, at most where a tile has several tokens: they stay in a core's own cache."""
+HEAD_DIM_UNIT = 2 * WIDTH
+"""Rotation takes one vector of each half of a head."""
 
 TILE = ("row", "token", "tokens", "before", "kv_head")
 """The first token, by its place in the step, and how much context is before that."""
@@ -52,38 +50,14 @@ _TILE_BYTES = 8 * len(TILE)
 
 _FIELDS = (
     "items tiles tables table_bytes scores scores_bytes "
-    "queries keys values value_bytes result heads group head_dim"
+    "queries keys values result heads group head_dim"
 )
 
 
 @njit
-def _score(queries, heads, group, tokens, head_dim, keys, value_bytes, scores, row_bytes):
-    """Products of a tile's queries with one head of one block. Four queries at a time; the last one
-    stands in for those that are missing."""
-    count = tokens * group
-    for x in range(0, count, 4):
-        a, b, c, d = x, min(x + 1, count - 1), min(x + 2, count - 1), min(x + 3, count - 1)
-        query_a = queries + (a // group * heads + a % group) * head_dim * 4
-        query_b = queries + (b // group * heads + b % group) * head_dim * 4
-        query_c = queries + (c // group * heads + c % group) * head_dim * 4
-        query_d = queries + (d // group * heads + d % group) * head_dim * 4
-        sum_a = sum_b = sum_c = sum_d = splat(f32(0))
-        for index in range(head_dim):
-            key = load_kept(keys, index * WIDTH, value_bytes)
-            sum_a = fma(splat(load_one(query_a + 4 * index)), key, sum_a)
-            sum_b = fma(splat(load_one(query_b + 4 * index)), key, sum_b)
-            sum_c = fma(splat(load_one(query_c + 4 * index)), key, sum_c)
-            sum_d = fma(splat(load_one(query_d + 4 * index)), key, sum_d)
-        store(scores + a * row_bytes, sum_a)
-        store(scores + b * row_bytes, sum_b)
-        store(scores + c * row_bytes, sum_c)
-        store(scores + d * row_bytes, sum_d)
-
-
-@njit
-def _exponentiate(scores, blocks, seen, scale):
-    """Scores of one query to exp(scale * score - the largest), 0 behind the keys that it sees.
-    Returns their sum."""
+def exponentiate(scores, blocks, seen, scale, value_bytes):
+    """Scores of one query to exp(scale * score - the largest) in the type of the cache, 0 behind
+    the keys that it sees. Returns their sum."""
     nothing = splat(f32(-np.inf))
     highest = nothing
     for block in range(blocks):
@@ -92,100 +66,134 @@ def _exponentiate(scores, blocks, seen, scale):
     offset, factor, zero = splat(-largest(highest) * scale), splat(scale), splat(f32(0))
     sums = zero
     for block in range(blocks):
-        at = scores + block * VECTOR_BYTES
-        weight = first(seen - block * WIDTH, exp(fma(load(at), factor, offset)), zero)
-        store(at, weight)
+        score = load(scores + block * VECTOR_BYTES)
+        weight = first(seen - block * WIDTH, exp(fma(score, factor, offset)), zero)
+        # In place: what is written is never longer than what was read.
+        store_kept(scores, block * WIDTH, weight, value_bytes)
         sums = sums + weight
     return total(sums)
 
 
-@njit
-def _weigh(scores_a, scores_b, tables, blocks, known, values, page, head_dim, value_bytes, results):
-    """Sums of 32 elements of the values, weighted by the scores of two queries.
+@cached
+def _kernel(value_bytes: int) -> Kernel:
+    """For a cache of values of so many bytes."""
+    form = Form(value_bytes, value_bytes)
+    tile, together = tile_of(form), form.together
+    panel_bytes = WIDTH * WIDTH * value_bytes
 
-    Args:
-        known: positions that have values; what lies behind them may be anything.
-        page: values from one block to the next.
-        results: where the two sums go.
-    """
-    a_low = a_high = b_low = b_high = splat(f32(0))
-    for block in range(blocks):
-        first_value = load_index(tables + 8 * block) * page
-        for index in range(min(WIDTH, known - block * WIDTH)):
-            low = load_kept(values, first_value + index * head_dim, value_bytes)
-            high = load_kept(values, first_value + index * head_dim + WIDTH, value_bytes)
-            weight_a = splat(load_one(scores_a + block * VECTOR_BYTES + 4 * index))
-            weight_b = splat(load_one(scores_b + block * VECTOR_BYTES + 4 * index))
-            a_low, a_high = fma(weight_a, low, a_low), fma(weight_a, high, a_high)
-            b_low, b_high = fma(weight_b, low, b_low), fma(weight_b, high, b_high)
-    result_a, result_b, share_a, share_b = results
-    store(result_a, a_low * splat(share_a))
-    store(result_a + VECTOR_BYTES, a_high * splat(share_a))
-    store(result_b, b_low * splat(share_b))
-    store(result_b + VECTOR_BYTES, b_high * splat(share_b))
-
-
-def _attend(pointer):
-    a = carray(pointer, 1)[0]
-    scores = a.scores + take(pointer, 1) * a.scores_bytes
-    head_bytes = a.head_dim * 4
-    kv_heads = a.heads // a.group
-    page = WIDTH * kv_heads * a.head_dim
-    while True:
-        item = take(pointer, 0)
-        if item >= a.items:
-            break
-        at = a.tiles + item * _TILE_BYTES
-        row, token, tokens = load_index(at), load_index(at + 8), load_index(at + 16)
-        before, kv_head = load_index(at + 24), load_index(at + 32)
-        count = tokens * a.group
-        known = before + tokens
-        blocks = (known + WIDTH - 1) // WIDTH
-        row_bytes = blocks * VECTOR_BYTES
-        tables = a.tables + row * a.table_bytes
-        corner = (token * a.heads + kv_head * a.group) * head_bytes
-        head = kv_head * WIDTH * a.head_dim
+    @njit
+    def score(queries, query_bytes, count, head_dim, tables, blocks, keys, page_bytes, scores):
+        """Products of some queries with all keys of a head."""
+        head_bytes = WIDTH * head_dim * value_bytes
         for block in range(blocks):
-            keys = a.keys + (load_index(tables + 8 * block) * page + head) * a.value_bytes
-            _score(
-                a.queries + corner,
-                a.heads,
-                a.group,
-                tokens,
-                a.head_dim,
-                keys,
-                a.value_bytes,
+            # Blocks lie anywhere, so the CPU cannot tell which one comes next.
+            if block + 1 < blocks:
+                prefetch(keys + load_index(tables + 8 * block + 8) * page_bytes, head_bytes)
+            tile(
+                1,
+                count,
+                queries,
+                query_bytes,
+                keys + load_index(tables + 8 * block) * page_bytes,
+                panel_bytes,
+                head_dim // together,
                 scores + block * VECTOR_BYTES,
-                row_bytes,
+                blocks * VECTOR_BYTES,
+                0,
+                0,
+                0,
             )
-        shares = scores + count * row_bytes
-        for x in range(count):
-            at = scores + x * row_bytes
-            store_one(
-                shares + 4 * x,
-                f32(1) / _exponentiate(at, blocks, before + x // a.group + 1, a.scale),
-            )
-        for x in range(0, count, 2):
-            y = min(x + 1, count - 1)
-            to_x = a.result + corner + (x // a.group * a.heads + x % a.group) * head_bytes
-            to_y = a.result + corner + (y // a.group * a.heads + y % a.group) * head_bytes
-            share_x, share_y = load_one(shares + 4 * x), load_one(shares + 4 * y)
-            for part in range(0, a.head_dim, 2 * WIDTH):
-                _weigh(
-                    scores + x * row_bytes,
-                    scores + y * row_bytes,
+
+    @njit
+    def weigh(
+        weights, count, tables, blocks, known, values, page_bytes, head_dim, result, result_bytes
+    ):
+        """Sums of the values of a head, weighted for some queries.
+
+        Args:
+            known: positions that have values. What lies behind them may be anything, but for one
+                that lies together with the last of them.
+        """
+        panels, head_bytes = head_dim // WIDTH, WIDTH * head_dim * value_bytes
+        for block in range(blocks):
+            positions = min(WIDTH, known - block * WIDTH)
+            page = values + load_index(tables + 8 * block) * page_bytes
+            if block + 1 < blocks:
+                prefetch(values + load_index(tables + 8 * block + 8) * page_bytes, head_bytes)
+            panel = 0
+            while panel < panels:
+                panel += tile(
+                    panels - panel,
+                    count,
+                    weights + block * WIDTH * value_bytes,
+                    blocks * VECTOR_BYTES,
+                    page + panel * panel_bytes,
+                    panel_bytes,
+                    (positions + together - 1) // together,
+                    result + panel * VECTOR_BYTES,
+                    result_bytes,
+                    block,
+                    0,
+                    0,
+                )
+
+    def attend(pointer):
+        a = carray(pointer, 1)[0]
+        scores = a.scores + take(pointer, 1) * a.scores_bytes
+        head_bytes = WIDTH * a.head_dim * value_bytes
+        page_bytes = a.heads // a.group * head_bytes
+        while True:
+            item = take(pointer, 0)
+            if item >= a.items:
+                break
+            at = a.tiles + item * _TILE_BYTES
+            row, token, tokens = load_index(at), load_index(at + 8), load_index(at + 16)
+            before, kv_head = load_index(at + 24), load_index(at + 32)
+            known = before + tokens
+            blocks = (known + WIDTH - 1) // WIDTH
+            tables = a.tables + row * a.table_bytes
+            # Queries side by side: all heads of one token, or several tokens of one head.
+            alone = tokens == 1
+            stride = a.head_dim if alone else a.heads * a.head_dim
+            for query in range(0, a.group, ROWS if alone else 1):
+                count = min(ROWS, a.group - query) if alone else tokens
+                begin = (token * a.heads + kv_head * a.group + query) * a.head_dim
+                score(
+                    a.queries + begin * value_bytes,
+                    stride * value_bytes,
+                    count,
+                    a.head_dim,
+                    tables,
+                    blocks,
+                    a.keys + kv_head * head_bytes,
+                    page_bytes,
+                    scores,
+                )
+                shares = scores + count * blocks * VECTOR_BYTES
+                for index in range(count):
+                    seen = before + 1 + (0 if alone else index)
+                    of_one = scores + index * blocks * VECTOR_BYTES
+                    share = f32(1) / exponentiate(of_one, blocks, seen, a.scale, value_bytes)
+                    store(shares + index * VECTOR_BYTES, splat(share))
+                weigh(
+                    scores,
+                    count,
                     tables,
                     blocks,
                     known,
-                    a.values + (head + part) * a.value_bytes,
-                    page,
+                    a.values + kv_head * head_bytes,
+                    page_bytes,
                     a.head_dim,
-                    a.value_bytes,
-                    (to_x + 4 * part, to_y + 4 * part, share_x, share_y),
+                    a.result + begin * 4,
+                    stride * 4,
                 )
+                for index in range(count):
+                    share = load(shares + index * VECTOR_BYTES)
+                    for part in range(0, a.head_dim, WIDTH):
+                        to = a.result + (begin + index * stride + part) * 4
+                        store(to, load(to) * share)
 
-
-ATTEND = Kernel(_attend, _FIELDS, ["scale"])
+    return Kernel(attend, _FIELDS, ["scale"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +206,8 @@ class CpuBatch:
     """[rows, blocks]"""
     tiles: Tensor
     """By `TILE`, those with most work first: [tiles, 5]."""
-    scores: int
-    """How many the largest tile has for each query head of a group."""
+    keys: int
+    """Of the longest context, in whole blocks."""
 
     @classmethod
     def build(
@@ -215,10 +223,9 @@ class CpuBatch:
         tiles: list[tuple[int, int, int, int]] = []
         first_token = 0
         for row, (count, context) in enumerate(zip(query_lens, context_lens, strict=True)):
-            tokens = max(1, min(TILE_TOKENS, TILE_SCORES // context))
-            for done in range(0, count, tokens):
+            for done in range(0, count, ROWS):
                 before = context - count + done
-                tiles.append((row, first_token + done, min(tokens, count - done), before))
+                tiles.append((row, first_token + done, min(ROWS, count - done), before))
             first_token += count
         tiles.sort(key=lambda tile: tile[2] * (tile[2] + tile[3]), reverse=True)
         heads = range(cache.keys.shape[3])
@@ -227,7 +234,7 @@ class CpuBatch:
             kv_indices,
             block_tables.long().contiguous(),
             torch.tensor([(*tile, head) for tile in tiles for head in heads]),
-            max(tokens * (_whole_blocks(before + tokens) + 1) for _, _, tokens, before in tiles),
+            max(context + -context % BLOCK_SIZE for context in context_lens),
         )
 
     def write_and_attend(
@@ -239,11 +246,10 @@ class CpuBatch:
     def attend(self, layer: int, q: Tensor, cache: KVCache) -> Tensor:
         keys, values = pages(cache, layer)
         _, heads, head_dim = q.shape
-        q = q.contiguous()
-        result = torch.empty_like(q)
-        group = heads // keys.shape[1]
-        scores = torch.empty(torch.get_num_threads(), group * self.scores)
-        ATTEND.run(
+        q = q.to(keys.dtype).contiguous()
+        result = torch.empty(q.shape)
+        scores = torch.empty(torch.get_num_threads(), ROWS * (self.keys + WIDTH))
+        _kernel(keys.itemsize).run(
             items=len(self.tiles),
             tiles=self.tiles.data_ptr(),
             tables=self.tables.data_ptr(),
@@ -253,10 +259,9 @@ class CpuBatch:
             queries=q.data_ptr(),
             keys=keys.data_ptr(),
             values=values.data_ptr(),
-            value_bytes=values.itemsize,
             result=result.data_ptr(),
             heads=heads,
-            group=group,
+            group=heads // keys.shape[1],
             head_dim=head_dim,
             scale=head_dim**-0.5,
         )
@@ -264,22 +269,26 @@ class CpuBatch:
 
 
 def pages(cache: KVCache, layer: int) -> tuple[Tensor, Tensor]:
-    """Keys [blocks, kv_heads, head_dim, positions] and values [blocks, kv_heads, positions,
-    head_dim] of a layer: the same memory as other backends fill otherwise."""
+    """Keys and values of a layer as panels: [blocks, kv_heads, head_dim / together, 16, together]
+    and [blocks, kv_heads, head_dim / 16, 16 / together, 16, together]. It is the same memory as
+    other backends fill otherwise."""
     count, size, heads, head_dim = cache.keys.shape[1:]
+    together = inputs_together(cache.keys.itemsize)
     return (
-        cache.keys[layer].view(count, heads, head_dim, size),
-        cache.values[layer].view(count, heads, size, head_dim),
+        cache.keys[layer].view(count, heads, head_dim // together, size, together),
+        cache.values[layer].view(count, heads, -1, size // together, WIDTH, together),
     )
 
 
 def write(cache: KVCache, layer: int, kv_indices: Tensor, k: Tensor, v: Tensor) -> None:
-    """Puts `k` and `v` [T, kv_heads, head_dim] where `kv_indices` [T] says."""
+    """Puts `k` and `v` [T, kv_heads, head_dim] where `kv_indices` [T] says, and zeros where a value
+    lies together with one that is not known yet."""
     keys, values = pages(cache, layer)
+    together = keys.shape[-1]
     blocks, offsets = kv_indices // BLOCK_SIZE, kv_indices % BLOCK_SIZE
-    keys[blocks, :, :, offsets] = k.to(keys.dtype)
-    values[blocks, :, offsets] = v.to(values.dtype)
-
-
-def _whole_blocks(tokens: int) -> int:
-    return tokens + -tokens % BLOCK_SIZE
+    keys[blocks, :, :, offsets] = torch.unflatten(k, 2, (-1, together)).to(keys.dtype)
+    steps, parts = offsets // together, offsets % together
+    for part in range(1, together):
+        early = parts < part
+        values[blocks[early], :, :, steps[early], :, part] = 0
+    values[blocks, :, :, steps, :, parts] = torch.unflatten(v, 2, (-1, WIDTH)).to(values.dtype)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.cpu.attention import BLOCK_SIZE, CpuBatch, pages
+from server.kernels.cpu.sight import see
 from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.vectors import (
     VECTOR_BYTES,
@@ -21,9 +22,8 @@ from server.kernels.cpu.vectors import (
     load_one,
     splat,
     store,
-    store_bfloat16,
-    store_one,
-    store_one_bfloat16,
+    store_kept,
+    store_one_kept,
     take,
     total,
 )
@@ -75,56 +75,48 @@ def _rotated(x, cosines, sines, at, half_bytes):
     return low * cosine + high * sine * splat(f32(-1)), high * cosine + low * sine
 
 
-@njit(inline="always")
-def _keep(cache, index, x, value_bytes):
-    """Sixteen values into the KV cache, which holds float32 or bfloat16."""
-    if value_bytes == 2:
-        store_bfloat16(cache + 2 * index, x)
-    else:
-        store(cache + 4 * index, x)
-
-
-@njit(inline="always")
-def _keep_one(cache, index, x, value_bytes):
-    if value_bytes == 2:
-        store_one_bfloat16(cache + 2 * index, x)
-    else:
-        store_one(cache + 4 * index, x)
+@njit
+def _rotate_head(x, cosines, sines, half_dim, to, value_bytes):
+    """To `to`, in the type of the cache."""
+    for index in range(0, half_dim, WIDTH):
+        low, high = _rotated(x, cosines, sines, 4 * index, 4 * half_dim)
+        store_kept(to, index, low, value_bytes)
+        store_kept(to, half_dim + index, high, value_bytes)
 
 
 def _place(pointer):
     a = carray(pointer, 1)[0]
-    head_bytes = a.head_dim * 4
-    half_bytes = head_bytes // 2
+    half_dim, panel = a.head_dim // 2, WIDTH * WIDTH
+    together = 1 if a.value_bytes == 4 else 2
     while True:
         token = take(pointer, 0)
         if token >= a.items:
             break
-        x = a.x + token * (a.heads + 2 * a.kv_heads) * head_bytes
-        cosines, sines = a.cosines + token * half_bytes, a.sines + token * half_bytes
+        x = a.x + token * (a.heads + 2 * a.kv_heads) * a.head_dim * 4
+        cosines, sines = a.cosines + token * half_dim * 4, a.sines + token * half_dim * 4
         for head in range(a.heads):
-            to = a.queries + (token * a.heads + head) * head_bytes
-            for at in range(0, half_bytes, VECTOR_BYTES):
-                low, high = _rotated(x + head * head_bytes, cosines, sines, at, half_bytes)
-                store(to + at, low)
-                store(to + half_bytes + at, high)
+            to = a.queries + (token * a.heads + head) * a.head_dim * a.value_bytes
+            _rotate_head(x + head * a.head_dim * 4, cosines, sines, half_dim, to, a.value_bytes)
         position = load_index(a.places + 8 * token)
         block, offset = position // BLOCK_SIZE, position % BLOCK_SIZE
+        # A value whose neighbour is not known yet must not lie together with anything.
+        follows = token + 1 < a.items and load_index(a.places + 8 * token + 8) == position + 1
+        lonely = together == 2 and offset % 2 == 0 and not follows
         for head in range(a.kv_heads):
             page = (block * a.kv_heads + head) * a.head_dim * BLOCK_SIZE
-            key = x + (a.heads + head) * head_bytes
-            value = x + (a.heads + a.kv_heads + head) * head_bytes
-            place = page + offset * a.head_dim
-            for at in range(0, half_bytes, VECTOR_BYTES):
-                low, high = _rotated(key, cosines, sines, at, half_bytes)
-                # Rotated in place, to be read one by one.
-                store(key + at, low)
-                store(key + half_bytes + at, high)
-            for index in range(0, a.head_dim, WIDTH):
-                _keep(a.values, place + index, load(value + 4 * index), a.value_bytes)
+            key = x + (a.heads + head) * a.head_dim * 4
+            value = key + a.kv_heads * a.head_dim * 4
+            # Rotated in place, to be put down one by one.
+            _rotate_head(key, cosines, sines, half_dim, key, 4)
             for index in range(a.head_dim):
-                place = page + index * WIDTH + offset
-                _keep_one(a.keys, place, load_one(key + 4 * index), a.value_bytes)
+                lane, part = index // together * WIDTH + offset, index % together
+                to = page + lane * together + part
+                store_one_kept(a.keys, to, load_one(key + 4 * index), a.value_bytes)
+                lane = offset // together * WIDTH + index % WIDTH
+                to = page + index // WIDTH * panel + lane * together + offset % together
+                store_one_kept(a.values, to, load_one(value + 4 * index), a.value_bytes)
+                if lonely:
+                    store_one_kept(a.values, to + 1, f32(0), a.value_bytes)
 
 
 NORMALISE = Kernel(_normalise, "items width x branch added weight normed", ["eps"])
@@ -136,7 +128,17 @@ PLACE = Kernel(
 
 
 class CpuOps(TorchOps):
-    """`TorchOps` for float32, but for what only the vision tower asks for."""
+    """For float32 hidden states. What the vision tower alone asks for is torch's, but for its
+    attention."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        """`dtype` is the type of products."""
+        self._dtype = dtype
+
+    def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
+        if head_dim % WIDTH:
+            return super().see(q, k, v, head_dim)
+        return see(q, k, v, head_dim, self._dtype)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         if x.shape[-1] % WIDTH:
@@ -194,8 +196,8 @@ class CpuOps(TorchOps):
             )
         qkv = qkv.contiguous()
         tokens, _, head_dim = qkv.shape
-        queries = qkv.new_empty(tokens, heads[0], head_dim)
         keys, values = pages(cache, layer)
+        queries = torch.empty(tokens, heads[0], head_dim, dtype=keys.dtype)
         PLACE.run(
             items=tokens,
             heads=heads[0],

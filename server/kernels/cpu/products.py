@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.kernels.cpu.team import Kernel
-from server.kernels.cpu.tiles import PAIR, PANELS, ROWS, Form, tile_of
+from server.kernels.cpu.tiles import PANELS, ROWS, Form, inputs_together, tile_of
 from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, take
 
 BLOCK_ROWS, BLOCK_PANELS, DEPTH = 192, 8, 1024
@@ -30,7 +30,7 @@ _FIELDS = "items groups group rows inputs panels depth x weights scales bias res
 @cache
 def _kernel(form: Form) -> Kernel:
     tile = tile_of(form)
-    row_bytes, weight_bytes = form.row_bytes, form.weight_bytes
+    row_bytes, weight_bytes, together = form.row_bytes, form.weight_bytes, form.together
 
     @njit
     def sweep(a, first_row, end_row, first_panel, end_panel, start, depth):
@@ -48,7 +48,7 @@ def _kernel(form: Form) -> Kernel:
                     a.inputs * row_bytes,
                     a.weights + (panel * a.inputs + start) * WIDTH * weight_bytes,
                     a.inputs * WIDTH * weight_bytes,
-                    depth // PAIR,
+                    depth // together,
                     a.result + row * a.panels * VECTOR_BYTES + offset,
                     a.panels * VECTOR_BYTES,
                     start,
@@ -80,11 +80,13 @@ def _kernel(form: Form) -> Kernel:
 
 
 def in_panels(weight: Tensor) -> Tensor:
-    """[outputs, inputs] as [panels, pairs of inputs, 16, 2]; what is missing is zeros."""
+    """[outputs, inputs] as [panels, inputs / together, 16, together], see `tiles`; what is missing
+    is zeros."""
     outputs, inputs = weight.shape
-    padded = functional.pad(weight, (0, -inputs % PAIR, 0, -outputs % WIDTH))
-    pairs = torch.unflatten(torch.unflatten(padded, 1, (-1, PAIR)), 0, (-1, WIDTH))
-    return pairs.transpose(1, 2).contiguous()
+    together = inputs_together(weight.itemsize)
+    padded = functional.pad(weight, (0, -inputs % together, 0, -outputs % WIDTH))
+    parts = torch.unflatten(torch.unflatten(padded, 1, (-1, together)), 0, (-1, WIDTH))
+    return parts.transpose(1, 2).contiguous()
 
 
 def multiply(
@@ -94,13 +96,14 @@ def multiply(
 
     Args:
         x: float32, or bfloat16 where the CPU multiplies that.
-        panels: bfloat16 or int8.
+        panels: float32, bfloat16 or int8.
         bias: float32 for every output that the panels have, as are the scales that the products
             are multiplied with before.
     """
     rows, inputs = x.shape
-    count, pairs = panels.shape[:2]
-    x = functional.pad(x, (0, PAIR * pairs - inputs)) if inputs % PAIR else x.contiguous()
+    count, steps, _, together = panels.shape
+    x = functional.pad(x, (0, steps * together - inputs)) if inputs % together else x.contiguous()
+    inputs = x.shape[1]
     result = torch.empty(rows, count * WIDTH)
     few = rows <= ROWS
     group = BLOCK_PANELS
@@ -112,9 +115,9 @@ def multiply(
         groups=groups,
         group=group,
         rows=rows,
-        inputs=PAIR * pairs,
+        inputs=inputs,
         panels=count,
-        depth=PAIR * pairs if few else DEPTH,
+        depth=inputs if few else DEPTH,
         x=x.data_ptr(),
         weights=panels.data_ptr(),
         scales=0 if scales is None else scales.data_ptr(),

@@ -1,9 +1,9 @@
 """Products of a few rows with a few panels of a matrix, in registers.
 
-A panel is sixteen outputs. Its inputs lie pair by pair: both weights of the first output, both of
-the second, and so on. That is how the instruction for products of bfloat16 wants them, and widening
-such pairs to float32 takes two operations. Each number's sum runs over the inputs in order, so it
-is the same in a tile of any size.
+A panel is sixteen outputs. In bfloat16 and 8 bits its inputs lie pair by pair: both weights of the
+first output, both of the second, and so on. That is how the instruction for products of bfloat16
+wants them, and widening such pairs to float32 takes two operations. Each number's sum runs over the
+inputs in order, so it is the same in a tile of any size.
 
 The code of a tile is written by Python loops over its rows and panels: the compiler keeps a sum in
 a register only if it has a name of its own.
@@ -31,11 +31,10 @@ SIZES = (
 """Panels of a tile by its rows: as many sums as there are registers for."""
 
 ROWS, PANELS = max(SIZES), max(SIZES.values())
-PAIR = 2
 
 _INT, _LONG = ir.IntType(32), ir.IntType(64)
-_PAIR_OF_BYTES = ir.VectorType(ir.IntType(8), PAIR * WIDTH)
-_FIRST, _SECOND = (INTS(list(range(part, PAIR * WIDTH, PAIR))) for part in range(PAIR))
+_PAIR_OF_BYTES = ir.VectorType(ir.IntType(8), 2 * WIDTH)
+_FIRST, _SECOND = (INTS(list(range(part, 2 * WIDTH, 2))) for part in range(2))
 
 
 class _BFloat16(ir.Type):  # type: ignore[misc]
@@ -51,7 +50,7 @@ class _BFloat16(ir.Type):  # type: ignore[misc]
         return hash(_BFloat16)
 
 
-_PAIRS = ir.VectorType(_BFloat16(), PAIR * WIDTH)
+_PAIRS = ir.VectorType(_BFloat16(), 2 * WIDTH)
 
 
 def multiplies_bfloat16() -> bool:
@@ -70,7 +69,16 @@ class Form:
     row_bytes: int
     """Of an input of a row: 4 for float32, 2 for bfloat16."""
     weight_bytes: int
-    """2 for bfloat16, 1 for integers of 8 bits, which bfloat16 holds as well."""
+    """4 for float32, 2 for bfloat16, 1 for integers of 8 bits, which bfloat16 holds as well."""
+
+    @property
+    def together(self) -> int:
+        """Inputs of a panel that lie side by side."""
+        return inputs_together(self.weight_bytes)
+
+
+def inputs_together(weight_bytes: int) -> int:
+    return 1 if weight_bytes == 4 else 2
 
 
 @cache
@@ -108,7 +116,7 @@ def _chosen(form: Form, sizes: Sequence[tuple[int, int]]) -> Any:
 def _intrinsic(tile: _Tile) -> Any:
     @intrinsic
     def write(
-        context, count, x, row_bytes, weights, panel_bytes, pairs, to, to_bytes, begun, scales, bias
+        context, count, x, row_bytes, weights, panel_bytes, steps, to, to_bytes, begun, scales, bias
     ):
         def code(context, builder, signature, arguments):
             tile.write(builder, *arguments)
@@ -135,7 +143,7 @@ class _Tile:
         row_bytes: Any,
         weights: Any,
         panel_bytes: Any,
-        pairs: Any,
+        steps: Any,
         to: Any,
         to_bytes: Any,
         begun: Any,
@@ -148,7 +156,7 @@ class _Tile:
             count: of rows that are there; the last one stands in for the others.
             row_bytes, panel_bytes, to_bytes: from a row of x, a panel and a row of the result to
                 the next one.
-            pairs: of inputs.
+            steps: over the inputs, each over those that lie together.
             begun: whether the result holds what inputs before these gave.
             scales, bias: of each output, where they are not 0.
         """
@@ -176,10 +184,10 @@ class _Tile:
         change(lambda *_: zero)
         with _if_given(builder, begun):
             change(lambda _, row, panel: _floats(builder, result(row, panel)))
-        with cgutils.for_range(builder, pairs) as loop:
-            step = PAIR * WIDTH * self.form.weight_bytes
+        with cgutils.for_range(builder, steps) as loop:
+            step = self.form.together * WIDTH * self.form.weight_bytes
             places = [_behind(builder, panel, _LONG(step), loop.index) for panel in panels]
-            step = PAIR * self.form.row_bytes
+            step = self.form.together * self.form.row_bytes
             inputs = [_behind(builder, row, _LONG(step), loop.index) for row in rows]
             for add in self._additions(builder, inputs, places):
                 change(add)
@@ -195,7 +203,7 @@ class _Tile:
     def _additions(
         self, builder: ir.IRBuilder, inputs: Sequence[Any], places: Sequence[Any]
     ) -> list[Callable[[Any, int, int], Any]]:
-        """What is added to each sum for a pair of inputs: at once, or one after the other."""
+        """What is added to each sum in a step: all at once, or one after the other."""
         if self.form.row_bytes == 2:
             pairs = [self._paired(builder, place) for place in places]
             spread = [
@@ -204,14 +212,15 @@ class _Tile:
             ]
             name = "llvm.x86.avx512bf16.dpbf16ps.512"
             return [lambda t, row, panel: calling(builder, name, [t, spread[row], pairs[panel]])]
-        halves = [self._widened(builder, place) for place in places]
-        return [partial(self._multiply, builder, inputs, halves, part) for part in range(PAIR)]
+        each = [self._widened(builder, place) for place in places]
+        parts = range(self.form.together)
+        return [partial(self._multiply, builder, inputs, each, part) for part in parts]
 
     @staticmethod
     def _multiply(
         builder: ir.IRBuilder,
         inputs: Sequence[Any],
-        halves: Sequence[Sequence[Any]],
+        weights: Sequence[Sequence[Any]],
         part: int,
         total: Any,
         row: int,
@@ -219,28 +228,27 @@ class _Tile:
     ) -> Any:
         at = builder.add(inputs[row], _LONG(4 * part))
         spread = splatted(builder, loading(builder, at, FLOATS.element, 4), FLOATS)
-        return calling(builder, "llvm.fma.v16f32", [spread, halves[panel][part], total])
+        return calling(builder, "llvm.fma.v16f32", [spread, weights[panel][part], total])
 
-    def _widened(self, builder: ir.IRBuilder, address: Any) -> tuple[Any, Any]:
-        """Weights of both inputs of a pair, as float32."""
+    def _widened(self, builder: ir.IRBuilder, address: Any) -> Sequence[Any]:
+        """Weights of a step's inputs, as float32."""
+        if self.form.weight_bytes == 4:
+            return [_floats(builder, address)]
         if self.form.weight_bytes == 2:
             pairs = loading(builder, address, INTS, 2)
             first = builder.shl(pairs, INTS([16] * WIDTH))
             second = builder.and_(pairs, INTS([0xFFFF0000] * WIDTH))
-            return builder.bitcast(first, FLOATS), builder.bitcast(second, FLOATS)
+            return [builder.bitcast(half, FLOATS) for half in (first, second)]
         pairs = loading(builder, address, _PAIR_OF_BYTES, 1)
-        first, second = (
-            builder.sitofp(builder.sext(builder.shuffle_vector(pairs, pairs, part), INTS), FLOATS)
-            for part in (_FIRST, _SECOND)
-        )
-        return first, second
+        halves = [builder.shuffle_vector(pairs, pairs, part) for part in (_FIRST, _SECOND)]
+        return [builder.sitofp(builder.sext(half, INTS), FLOATS) for half in halves]
 
     def _paired(self, builder: ir.IRBuilder, address: Any) -> Any:
-        """The same as bfloat16."""
+        """The same of a pair, as bfloat16."""
         if self.form.weight_bytes == 2:
             return loading(builder, address, _PAIRS, 2)
         pairs = loading(builder, address, _PAIR_OF_BYTES, 1)
-        floats = builder.sitofp(pairs, ir.VectorType(FLOATS.element, PAIR * WIDTH))
+        floats = builder.sitofp(pairs, ir.VectorType(FLOATS.element, 2 * WIDTH))
         return builder.fptrunc(floats, _PAIRS)
 
 

@@ -21,6 +21,8 @@ from numba.extending import intrinsic, models, overload, register_model
 
 WIDTH = 16
 VECTOR_BYTES = 4 * WIDTH
+LINE_BYTES = 64
+"""Of a cache."""
 
 f32 = np.float32
 
@@ -59,26 +61,6 @@ def _loading(kind: ir.Type, align: int) -> Code:
 def load(context, address):
     """Sixteen float32."""
     return vector(types.intp), _loading(FLOATS, 4)
-
-
-@intrinsic
-def load_bfloat16(context, address):
-    """Sixteen bfloat16: the upper halves of float32."""
-
-    def code(context, builder, signature, arguments):
-        halves = loading(builder, arguments[0], ir.VectorType(_SHORT, WIDTH), 2)
-        bits = builder.zext(halves, INTS)
-        return builder.bitcast(builder.shl(bits, INTS([16] * WIDTH)), FLOATS)
-
-    return vector(types.intp), code
-
-
-@njit(inline="always")
-def load_kept(base, index, value_bytes):
-    """Sixteen values of the KV cache, which holds float32 or bfloat16, from `index` on."""
-    if value_bytes == 2:
-        return load_bfloat16(base + 2 * index)
-    return load(base + 4 * index)
 
 
 @intrinsic
@@ -126,7 +108,7 @@ def _rounded(builder: ir.IRBuilder, x: Any, bits: ir.Type, short: ir.Type) -> An
 
 
 @intrinsic
-def store_bfloat16(context, address, x):
+def _store_bfloat16(context, address, x):
     """Sixteen, rounded."""
 
     def code(context, builder, signature, arguments):
@@ -139,7 +121,7 @@ def store_bfloat16(context, address, x):
 
 
 @intrinsic
-def store_one_bfloat16(context, address, x):
+def _store_one_bfloat16(context, address, x):
     """Rounded."""
 
     def code(context, builder, signature, arguments):
@@ -148,6 +130,23 @@ def store_one_bfloat16(context, address, x):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.float32), code
+
+
+@njit(inline="always")
+def store_kept(base, index, x, value_bytes):
+    """Sixteen values as those of the KV cache, float32 or bfloat16, from `index` on."""
+    if value_bytes == 2:
+        _store_bfloat16(base + 2 * index, x)
+    else:
+        store(base + 4 * index, x)
+
+
+@njit(inline="always")
+def store_one_kept(base, index, x, value_bytes):
+    if value_bytes == 2:
+        _store_one_bfloat16(base + 2 * index, x)
+    else:
+        store_one(base + 4 * index, x)
 
 
 @intrinsic
@@ -162,6 +161,25 @@ def take(context, pointer, counter):
         )
 
     return types.int64(pointer, types.int64), code
+
+
+@intrinsic
+def _prefetch_line(context, address):
+    def code(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), _INT, _INT, _INT])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = _INT(0), _INT(3), _INT(1)
+        builder.call(function, [builder.inttoptr(arguments[0], ir.PointerType()), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), code
+
+
+@njit
+def prefetch(address, size_bytes):
+    """Asks for memory that will be read soon. The address need not be one."""
+    for line in range(0, size_bytes, LINE_BYTES):
+        _prefetch_line(address + line)
 
 
 @intrinsic

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from server.kernels.attention import AttentionBatch, KVCache
-from server.kernels.ops import Rotary
+from server.kernels.ops import TORCH, Rotary
 from server.kernels.triton import norms
 
 HEADS_PER_PROGRAM = 8
@@ -119,6 +119,9 @@ class TritonOps:
             num_warps=2,
         )
         return batch.attend(layer, q, cache)
+
+    def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
+        return TORCH.see(q, k, v, head_dim)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         rows, width = len(gate_up), gate_up.shape[-1] // 2
