@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import signal
 import subprocess
@@ -23,6 +24,12 @@ import msgspec
 from server.child import EXIT_REFUSED, Assignment
 
 API, ENGINE = "server.api_process", "server.engine_process"
+
+PATIENCE = {"GOMP_SPINCOUNT": "4000"}
+"""How often a thread of torch's looks for its next operation before it sleeps: tens of
+microseconds, which covers what lies between the operations of a step. Left alone it looks for
+milliseconds, in which another daemon on the same cores would have worked. What the operator has set
+comes first."""
 
 ABORT_S = 2.0
 """Time to write stacks to the log."""
@@ -77,6 +84,7 @@ class Children:
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             pass_fds=inherited,
+            env=PATIENCE | os.environ,
             process_group=0,
         )
         assert child.stdin is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NoReturn
 
 from server.engine.intake import Compiler, Incoming, Intake
@@ -37,6 +38,14 @@ COMPILING_POLL_S = 0.002
 NO_GRAMMAR = "The grammar of the answer cannot be compiled."
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    plan: StepPlan
+    pending: Pending
+    alone: bool
+    """Whether nobody decoded when it was planned."""
 
 
 class Engine:
@@ -76,7 +85,7 @@ class Engine:
         self._beat = beat
         self._note_in_flight = note_in_flight
         self._turn_s = turn_s
-        self._pending: deque[tuple[StepPlan, Pending]] = deque()
+        self._pending: deque[_Launched] = deque()
         self._peers: set[bytes] = set()
         self._step_clock = StepClock()
         self._state_line = StateLine()
@@ -94,22 +103,23 @@ class Engine:
         elif self._intake.busy:
             wait_s = COMPILING_POLL_S
         self._receive(wait_s)
-        plan = self._scheduler.schedule(self._budget.prompt_tokens if self._budget else None)
+        alone = self._scheduler.nobody_decodes
+        plan = self._scheduler.schedule(self._budget.tokens(alone=alone) if self._budget else None)
         if plan is not None:
             self._note_in_flight(self._scheduler.in_flight())
             self._step_clock.launch(plan)
-            self._pending.append((plan, self._runner.launch(plan)))
+            self._pending.append(_Launched(plan, self._runner.launch(plan), alone))
             if len(self._pending) == 1:
                 self._provide_masks()
         if self._pending and (plan is None or len(self._pending) == self._depth):
-            _, oldest = self._pending.popleft()
+            oldest = self._pending.popleft()
             try:
-                result = oldest.result()
+                result = oldest.pending.result()
             except OutOfMemoryError as failure:
                 self._recover(failure)
                 return
             step = self._step_clock.end(result)
-            if self._budget is not None:
+            if self._budget is not None and not oldest.alone:
                 self._budget.note(step)
             deltas = self._scheduler.retire(result)
             self._note_in_flight(self._scheduler.in_flight())
@@ -135,9 +145,9 @@ class Engine:
     def _provide_masks(self) -> None:
         """Lets the oldest pending step draw: whatever came before it has been read."""
         if self._pending:
-            plan, oldest = self._pending[0]
-            if plan.masked:
-                oldest.provide(self._scheduler.masks())
+            oldest = self._pending[0]
+            if oldest.plan.masked:
+                oldest.pending.provide(self._scheduler.masks())
 
     def _receive(self, wait_s: float | None) -> None:
         deltas: list[PeerDelta] = []

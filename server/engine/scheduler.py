@@ -110,6 +110,11 @@ class Scheduler:
 
     # Planning a step.
 
+    @property
+    def nobody_decodes(self) -> bool:
+        """Whether no stream waits for the next step."""
+        return all(request.remaining > 1 for request in self._running)
+
     def schedule(self, prompt_tokens: int | None = None) -> StepPlan | None:
         """Plans the next step; None when nothing can be computed before a launched step retires.
 

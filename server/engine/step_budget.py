@@ -4,6 +4,9 @@ Whoever decodes gets one token from each step, so a step lasts as long as the pa
 Steps without prompts tell what decoding takes by itself; what others take beyond that is for their
 prompts, and the line through both meets the target somewhere. It does so again and again, because
 prompts get dearer with the context behind them, streams come and go, and machines slow down.
+
+Where nobody decodes nobody waits, and steps are longer: weights that are read once serve more
+tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +17,10 @@ from server.messages import StepReport
 SMALLEST, LARGEST = 32, 8192
 """Prompts must get on even where decoding alone takes longer than the target; and a step that is
 still short with so many tokens gains nothing from more."""
+
+ALONE, ALONE_LARGEST = 4, 2048
+"""How many times the budget a step holds where nobody decodes, and how many tokens at most, which
+is what a rank's memory is planned for."""
 
 AIM = 0.9
 """Share of the target to aim at: times vary."""
@@ -45,8 +52,14 @@ class StepBudget:
         self._image_cost_tokens = limits.image_cost_tokens
         self._decode_s = 0.0
 
+    def tokens(self, *, alone: bool) -> int:
+        """For the prompts of the next step; `alone` where nobody decodes."""
+        if not alone:
+            return self.prompt_tokens
+        return max(self.prompt_tokens, min(ALONE * self.prompt_tokens, ALONE_LARGEST))
+
     def note(self, step: StepReport) -> None:
-        """A step is over."""
+        """A step beside streams is over."""
         prompt_tokens = step.tokens - step.rows + step.pictures * self._image_cost_tokens
         if not prompt_tokens:
             self._decode_s += RECENT * (step.seconds - self._decode_s)

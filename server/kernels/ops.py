@@ -123,8 +123,8 @@ class TorchOps:
         return batch.write_and_attend(layer, rotary(q), rotary(k), v, cache)
 
     def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
-        heads = (torch.unflatten(x, -1, (-1, head_dim)).transpose(1, 2) for x in (q, k, v))
-        return functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        q, k, v = (torch.unflatten(x, -1, (-1, head_dim)).transpose(1, 2) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)

@@ -9,6 +9,7 @@ import anthropic
 import openai
 import pytest
 
+from server.children import PATIENCE
 from tests.e2e.daemon import MODEL, Daemon
 from tests.golden import case
 
@@ -102,3 +103,8 @@ def test_the_api_process_runs_without_torch(daemon: Daemon) -> None:
     maps = {role: child.memory_maps() for role, child in daemon.children().items()}
     loaded = {role: any("libtorch" in m.path for m in files) for role, files in maps.items()}
     assert loaded == {"api": False, "engine": True}
+
+
+def test_threads_that_compute_do_not_wait_awake_for_long(daemon: Daemon) -> None:
+    environment = daemon.children()["engine"].environ()
+    assert PATIENCE.items() <= environment.items()

@@ -283,7 +283,10 @@ def test_every_step_is_reported_with_its_tokens(setting: Setting) -> None:
     assert all(step.seconds > 0 for step in steps)
 
 
-def test_steps_keep_to_the_budget_and_teach_it(tmp_path: Path) -> None:
+def test_steps_keep_to_the_budget_and_teach_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scheduler, "nobody_decodes", False)
     budget = StepBudget(limits(step_token_budget=40), target_s=60.0)
     setting = Setting(tmp_path, budget)
     client = setting.connect("api-0")

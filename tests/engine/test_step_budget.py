@@ -11,7 +11,7 @@ import pytest
 
 from server.engine.plan import Pending, StepPlan
 from server.engine.scheduler import Scheduler
-from server.engine.step_budget import LARGEST, SMALLEST, StepBudget
+from server.engine.step_budget import ALONE_LARGEST, LARGEST, SMALLEST, StepBudget
 from server.engine.step_clock import StepClock
 from server.messages import StepReport
 from server.runner.null import NullRunner
@@ -54,7 +54,7 @@ class Simulation:
         self._clock = StepClock(lambda: self.now_s)
         self._free_s = 0.0
         self._rows = 0
-        self._pending: deque[tuple[Pending, float]] = deque()
+        self._pending: deque[tuple[Pending, float, bool]] = deque()
         self._ids = count()
 
     def submit(self, prompt_tokens: int, max_tokens: int) -> int:
@@ -64,17 +64,19 @@ class Simulation:
         return request_id
 
     def turn(self) -> None:
-        plan = self._scheduler.schedule(self.budget.prompt_tokens)
+        alone = self._scheduler.nobody_decodes
+        plan = self._scheduler.schedule(self.budget.tokens(alone=alone))
         if plan is not None:
             self._clock.launch(plan)
             self._free_s = max(self._free_s, self.now_s) + self._seconds(plan)
-            self._pending.append((self._runner.launch(plan), self._free_s))
+            self._pending.append((self._runner.launch(plan), self._free_s, alone))
         if self._pending and (plan is None or len(self._pending) == 2):
-            pending, ends_s = self._pending.popleft()
+            pending, ends_s, alone = self._pending.popleft()
             result = pending.result()
             self.now_s = ends_s
             step = self._clock.end(result)
-            self.budget.note(step)
+            if not alone:
+                self.budget.note(step)
             self.steps.append(step)
             for _, delta in self._scheduler.retire(result):
                 self.token_times.setdefault(delta.id, []).append(self.now_s)
@@ -187,6 +189,17 @@ def test_prompts_get_on_where_decoding_alone_is_too_slow() -> None:
     steps = simulation.prefill(1000)
     assert simulation.budget.prompt_tokens == SMALLEST
     assert len(steps) <= 1000 / SMALLEST + 2
+
+
+def test_a_prompt_that_is_alone_takes_longer_steps() -> None:
+    simulation = Simulation(line)
+    steps = simulation.prefill(3 * ALONE_LARGEST)
+    assert [step.tokens for step in steps] == [ALONE_LARGEST] * 3
+    assert simulation.budget.prompt_tokens == ROOM.step_token_budget, "nothing was learned of them"
+    (stream,) = simulation.stream(1)
+    since_s = simulation.now_s
+    simulation.prefill(8000)
+    assert sum(pause > TARGET_S for pause in simulation.pauses(stream, since_s)) <= 4
 
 
 def note(budget: StepBudget, seconds: float, tokens: int, rows: int, pictures: int = 0) -> None:

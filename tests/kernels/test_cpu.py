@@ -237,7 +237,8 @@ def test_chunks_do_not_change_a_bit(group: int, size: int) -> None:
 def test_sight(tokens: int, heads: int, head_dim: int, dtype: torch.dtype, threads: int) -> None:
     q, k, v = draw(2, tokens, 3 * heads * head_dim).chunk(3, dim=-1)
     seen = CpuOps(dtype).see(q, k, v, head_dim)
-    expected = TORCH.see(*(x.to(dtype).double() for x in (q, k, v)), head_dim).float()
+    rounded = [x.to(dtype).double() for x in (q, k, v)]
+    expected = TORCH.see(rounded[0], rounded[1], rounded[2], head_dim).float()
     # Weights are rounded too.
     assert_close(seen, expected, atol=1e-5 if dtype == torch.float32 else 1e-2, rtol=0)
     for index in range(2):
