@@ -91,8 +91,8 @@ class Settings(Limits, BaseSettings):
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto",
-        description="Type of weights, products and KV cache; auto is the checkpoint's own type, and "
-        "float32 on a CPU without fast bfloat16.",
+        description="Type of weights, products and KV cache; auto is the checkpoint's own type, "
+        "and float32 on a CPU without fast bfloat16.",
     )
     quantization: Annotated[Quantization, BeforeValidator(_refuse_vision)] = Field(
         "none",

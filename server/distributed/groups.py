@@ -93,7 +93,8 @@ class TorchGroup:
         self.rank = backend.rank()
 
     def sum(self, x: Tensor) -> Tensor:
-        self._backend.allreduce([x]).wait()
+        if x.numel():
+            self._backend.allreduce([x]).wait()
         return x
 
     def gather(self, x: Tensor) -> list[Tensor]:

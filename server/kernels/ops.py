@@ -80,6 +80,9 @@ class Ops(Protocol):
     def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
         """Attention where every token sees every token, of [N, tokens, heads * head_dim] each."""
 
+    def gelu(self, x: Tensor) -> Tensor:
+        """x times the normal distribution below it, exactly."""
+
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up of [T, 2 * width], the gate first: [T, width]."""
 
@@ -125,6 +128,9 @@ class TorchOps:
     def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
         q, k, v = (torch.unflatten(x, -1, (-1, head_dim)).transpose(1, 2) for x in (q, k, v))
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return functional.gelu(x)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)

@@ -92,7 +92,7 @@ class VisionLayer:
     def __call__(self, x: Tensor, ops: Ops = TORCH) -> Tensor:
         branch = self.attention(self.norm1(x, ops), ops)
         x, normed = self.norm2.add(x, branch, ops, self.scale1)
-        return ops.add(x, self.mlp(normed), self.scale2)
+        return ops.add(x, self.mlp(normed, ops), self.scale2)
 
 
 class VisionAttention:
@@ -146,5 +146,5 @@ class VisionMlp:
         self.fc1 = Linear(spec.hidden_size, len(shard.mlp), new, bias=True)
         self.fc2 = RowLinear(len(shard.mlp), spec.hidden_size, new, group, bias=True)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.fc2(functional.gelu(self.fc1(x)))
+    def __call__(self, x: Tensor, ops: Ops = TORCH) -> Tensor:
+        return self.fc2(ops.gelu(self.fc1(x)))

@@ -71,10 +71,12 @@ class InternVLChat:
         """[T] to [T, hidden]."""
         return self.language.embed(token_ids)
 
-    def forward(self, hidden: Tensor, cache: KVCache, batch: AttentionBatch) -> Tensor:
+    def forward(
+        self, hidden: Tensor, cache: KVCache, batch: AttentionBatch, wanted: Tensor | None = None
+    ) -> Tensor:
         """Embeddings of a step, or what the stage before made of them, [T, hidden], through this
-        rank's layers."""
-        return self.language.forward(hidden, cache, batch)
+        rank's layers. For `wanted` see `Llama.forward`."""
+        return self.language.forward(hidden, cache, batch, wanted)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Rows of what `forward` returned, [R, hidden], to float32 [R, this rank's vocabulary]."""

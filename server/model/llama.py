@@ -60,13 +60,21 @@ class Llama:
         found = functional.embedding(rows.masked_fill(elsewhere, 0), self.embed_tokens)
         return self._group.sum(found.masked_fill(elsewhere[:, None], 0))
 
-    def forward(self, x: Tensor, cache: KVCache, batch: AttentionBatch) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: KVCache, batch: AttentionBatch, wanted: Tensor | None = None
+    ) -> Tensor:
         """[T, hidden] through this rank's layers, without the final norm; writes the cache of T
-        positions."""
+        positions.
+
+        Args:
+            wanted: tokens whose states somebody reads, [R]; the last layer leaves the others out.
+        """
         rotary = Rotary(batch.positions, self.head_dim, self.rope_theta, x.dtype)
         branch = None
-        for layer in self.layers:
-            x, branch = layer(x, branch, rotary, cache, batch, ops=self.ops)
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            read = wanted if index == last else None
+            x, branch = layer(x, branch, rotary, cache, batch, ops=self.ops, wanted=read)
         return x if branch is None else x + branch
 
     def logits(self, x: Tensor) -> Tensor:
@@ -101,14 +109,16 @@ class LlamaLayer:
         batch: AttentionBatch,
         *,
         ops: Ops,
+        wanted: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Takes and returns the sum of all layers before in two parts: additions wait for the norm
-        that follows, to be one with it."""
+        that follows, to be one with it. Returns that of the tokens `wanted`, if not of all."""
         if branch is None:
             normed = self.input_norm(x, ops)
         else:
             x, normed = self.input_norm.add(x, branch, ops)
-        branch = self.attention(normed, rotary, cache, batch, ops)
+        branch = self.attention(normed, rotary, cache, batch, ops=ops, wanted=wanted)
+        x = x if wanted is None else x[wanted]
         x, normed = self.post_attention_norm.add(x, branch, ops)
         return x, self.mlp(normed, ops)
 
@@ -124,12 +134,20 @@ class LlamaAttention:
         self.out = RowLinear(len(shard.heads) * spec.head_dim, spec.hidden_size, new, group)
 
     def __call__(
-        self, x: Tensor, rotary: Rotary, cache: KVCache, batch: AttentionBatch, ops: Ops
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        cache: KVCache,
+        batch: AttentionBatch,
+        *,
+        ops: Ops,
+        wanted: Tensor | None,
     ) -> Tensor:
         qkv = torch.unflatten(self.qkv(x), -1, (-1, self.head_dim))
         attended = ops.rotate_and_attend(
             self.index, qkv, rotary, heads=self.heads, cache=cache, batch=batch
         )
+        attended = attended if wanted is None else attended[wanted]
         return self.out(attended.flatten(1))
 
 

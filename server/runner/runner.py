@@ -162,11 +162,13 @@ class LocalRunner:
         if self._graphs is not None and self._graphs.hold(layout) and not plan.scatters:
             result = self._graphs.run(layout.row_slots, layout.positions, arrived)
         else:
-            result = self._forward(layout, plan.scatters, arrived)
-            if self._predicts:
+            last = self._upload(layout.sampling_tokens) if self._predicts else None
+            whole = any(slot.prompt_logprobs is not None for slot in slots)
+            wanted = None if whole else last
+            result = self._forward(layout, plan.scatters, arrived, wanted)
+            if last is not None:
                 prompts = self._all_prompt_logprobs(rows, slots, layout, result)
-                last = result.index_select(0, self._upload(layout.sampling_tokens))
-                result = self._model.logits(last)
+                result = self._model.logits(result if wanted is not None else result[last])
         self._slots.advance(rows)
         if not self._predicts:
             self._stage.pass_on(plan.step, result, layout)
@@ -195,10 +197,14 @@ class LocalRunner:
         self._images[slots] = in_turn[: len(encodes)]
 
     def _forward(
-        self, layout: StepLayout, scatters: Sequence[Scatter], arrived: Tensor | None
+        self,
+        layout: StepLayout,
+        scatters: Sequence[Scatter],
+        arrived: Tensor | None,
+        wanted: Tensor | None,
     ) -> Tensor:
         """Computes the step's tokens, from what the stage before made of them; returns the hidden
-        state of each."""
+        state of each, or of those that are `wanted`."""
         size = self.limits.kv_block_size
         slots, positions = self._upload(layout.token_slots), self._upload(layout.positions)
         blocks = self._slots.block_tables[slots, self._upload(layout.positions // size)]
@@ -211,13 +217,13 @@ class LocalRunner:
             block_tables=self._slots.block_tables[self._upload(layout.row_slots)],
         )
         if arrived is not None:
-            return self._model.forward(arrived, self._cache, batch)
+            return self._model.forward(arrived, self._cache, batch, wanted)
         hidden = self._model.embed(self._slots.tokens[slots, positions])
         for scatter in scatters:
             begin = layout.token_of(scatter.slot, scatter.position)
             embeddings = self._images[scatter.image_slot, scatter.first :][: scatter.count]
             hidden[begin : begin + scatter.count] = embeddings
-        return self._model.forward(hidden, self._cache, batch)
+        return self._model.forward(hidden, self._cache, batch, wanted)
 
     def _sample(
         self,

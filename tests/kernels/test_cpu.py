@@ -256,8 +256,14 @@ def test_norms(shape: tuple[int, ...], threads: int) -> None:
     for scale in (None, draw(shape[-1], seed=3)):
         added, normed = OPS.add_rms_norm(x, branch, weight, EPS, scale)
         expected = TORCH.add_rms_norm(x, branch, weight, EPS, scale)
-        assert torch.equal(added, expected[0])
+        assert_close(added, expected[0], atol=1e-6, rtol=0)
         assert_close(normed, expected[1])
+
+
+@pytest.mark.parametrize("width", [16, 50, 30_000])
+def test_gelu(width: int) -> None:
+    x = torch.cat([draw(3, width), draw(1, width) * 8, torch.full((1, width), -30.0)])
+    assert_close(OPS.gelu(x), TORCH.gelu(x), atol=2e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("width", [64, 50])

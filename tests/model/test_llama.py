@@ -74,6 +74,20 @@ def test_conversations_in_a_random_mixture(golden_model: InternVLChat, block_siz
         check_conversation(logits, name)
 
 
+@pytest.mark.parametrize("wanted", [[0], [4, 2], []])
+def test_states_that_nobody_reads_are_left_out(
+    golden_model: InternVLChat, wanted: list[int]
+) -> None:
+    tokens = whole_conversation(golden_model, "text_en")
+    whole, part = (PagedSequences(golden_model, [tokens]) for _ in range(2))
+    (states,) = whole.states([[len(tokens)]])
+    batch = part.batch([0], [len(tokens)])
+    read = golden_model.forward(tokens, part.cache, batch, torch.tensor(wanted, dtype=torch.int64))
+    assert_close(read, states[wanted])
+    assert torch.equal(part.cache.keys, whole.cache.keys)
+    assert torch.equal(part.cache.values, whole.cache.values)
+
+
 def test_batch_of_three(golden_model: InternVLChat) -> None:
     golden = load_file(CASES / "batch3.safetensors")
     batch = case("batch3")

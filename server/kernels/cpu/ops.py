@@ -17,6 +17,7 @@ from server.kernels.cpu.vectors import (
     exp,
     f32,
     fma,
+    gelu,
     load,
     load_index,
     load_one,
@@ -28,6 +29,9 @@ from server.kernels.cpu.vectors import (
     total,
 )
 from server.kernels.ops import Rotary, TorchOps
+
+BENT_VECTORS = 512
+"""That a thread takes at a time."""
 
 
 def _normalise(pointer):
@@ -43,7 +47,10 @@ def _normalise(pointer):
         for at in range(0, width_bytes, VECTOR_BYTES):
             value = load(x + at)
             if a.branch:
-                value = value + load(branch + at)
+                other = load(branch + at)
+                if a.scale:
+                    other = other * load(a.scale + at)
+                value = value + other
                 store(added + at, value)
             squares = fma(value, value, squares)
         factor = splat(f32(1) / np.sqrt(total(squares) / f32(a.width) + a.eps))
@@ -65,6 +72,18 @@ def _activate(pointer):
             gate = load(a.x + 2 * row * width_bytes + at)
             up = load(a.x + (2 * row + 1) * width_bytes + at)
             store(a.result + row * width_bytes + at, gate / (one + exp(gate * minus_one)) * up)
+
+
+def _bend(pointer):
+    a = carray(pointer, 1)[0]
+    while True:
+        item = take(pointer, 0)
+        if item >= a.items:
+            break
+        end = min(a.vectors, (item + 1) * BENT_VECTORS)
+        for vector in range(item * BENT_VECTORS, end):
+            at = vector * VECTOR_BYTES
+            store(a.result + at, gelu(load(a.x + at)))
 
 
 @njit
@@ -119,7 +138,8 @@ def _place(pointer):
                     store_one_kept(a.values, to + 1, f32(0), a.value_bytes)
 
 
-NORMALISE = Kernel(_normalise, "items width x branch added weight normed", ["eps"])
+NORMALISE = Kernel(_normalise, "items width x branch scale added weight normed", ["eps"])
+BEND = Kernel(_bend, "items vectors x result")
 ACTIVATE = Kernel(_activate, "items width x result")
 PLACE = Kernel(
     _place,
@@ -128,8 +148,7 @@ PLACE = Kernel(
 
 
 class CpuOps(TorchOps):
-    """For float32 hidden states. What the vision tower alone asks for is torch's, but for its
-    attention."""
+    """For float32 hidden states."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         """`dtype` is the type of products."""
@@ -148,12 +167,17 @@ class CpuOps(TorchOps):
     def add_rms_norm(
         self, x: Tensor, branch: Tensor, weight: Tensor, eps: float, scale: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        if scale is not None or x.shape[-1] % WIDTH:
+        if x.shape[-1] % WIDTH:
             return super().add_rms_norm(x, branch, weight, eps, scale)
-        return self._normalise(x, branch, weight, eps)
+        return self._normalise(x, branch, weight, eps, scale)
 
     def _normalise(
-        self, x: Tensor, branch: Tensor | None, weight: Tensor, eps: float
+        self,
+        x: Tensor,
+        branch: Tensor | None,
+        weight: Tensor,
+        eps: float,
+        scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         x = x.contiguous()
         normed = torch.empty_like(x)
@@ -164,12 +188,27 @@ class CpuOps(TorchOps):
             width=x.shape[-1],
             x=x.data_ptr(),
             branch=0 if branch is None else branch.data_ptr(),
+            scale=0 if scale is None else scale.data_ptr(),
             added=added.data_ptr(),
             weight=weight.data_ptr(),
             normed=normed.data_ptr(),
             eps=eps,
         )
         return added, normed
+
+    def gelu(self, x: Tensor) -> Tensor:
+        if x.numel() % WIDTH:
+            return super().gelu(x)
+        x = x.contiguous()
+        result = torch.empty_like(x)
+        vectors = x.numel() // WIDTH
+        BEND.run(
+            items=-(-vectors // BENT_VECTORS),
+            vectors=vectors,
+            x=x.data_ptr(),
+            result=result.data_ptr(),
+        )
+        return result
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         rows, width = len(gate_up), gate_up.shape[1] // 2

@@ -123,6 +123,9 @@ class TritonOps:
     def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
         return TORCH.see(q, k, v, head_dim)
 
+    def gelu(self, x: Tensor) -> Tensor:
+        return TORCH.gelu(x)
+
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         rows, width = len(gate_up), gate_up.shape[-1] // 2
         out = gate_up.new_empty(rows, width)
