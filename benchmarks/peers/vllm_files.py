@@ -1,4 +1,5 @@
-"""The mid checkpoint as vLLM wants it: transformers must know its config, so a class comes along.
+"""The mid checkpoint as vLLM wants it: transformers must know its config, so a class comes along,
+and so does the conversation template as a file.
 
     python -m benchmarks.peers.vllm_files MID FOLDER
 
@@ -17,6 +18,7 @@ from transformers import LlamaConfig, PretrainedConfig
 
 class InternVisionConfig(PretrainedConfig):
     model_type = "intern_vit_6b"
+    initializer_factor = 0.1
 
 
 class InternVLChatConfig(PretrainedConfig):
@@ -28,6 +30,12 @@ class InternVLChatConfig(PretrainedConfig):
         self.llm_config = LlamaConfig(**(llm_config or {}))
 """
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 def main() -> None:
     mid, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
@@ -37,9 +45,12 @@ def main() -> None:
         if file.name != "config.json" and not link.exists():
             link.symlink_to(file)
     config = json.loads((mid / "config.json").read_text("utf-8"))
+    # It asks for these even where pictures are one tile.
+    config |= {"min_dynamic_patch": 1, "max_dynamic_patch": 1}
     config["auto_map"] = {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "configuration_internvl_chat.py").write_text(CONFIG_CLASS)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Turns between tenants: one that sends a flood waits behind its own requests, not before others.
 
-Start-time fair queueing: each request is given a virtual time at its arrival, after those of its
-tenant before it and not before that of the request that was let in last. Ranks are fixed then, so
-the queue stays sorted. Room that a tenant holds beyond its share is taken back for one that has
-less, from the request that came last; each exchange makes the shares more even, so it ends.
+What a tenant gets is counted, position by position, and whoever has got least comes first (Sheng et
+al., "Fairness in Serving Large Language Models", 2024). A tenant that was away begins at what the
+others have got by then: nothing is saved up. Room that a tenant holds beyond its share is taken
+back for one that has less, from the request that came last; each exchange makes the shares more
+even, so it ends.
 """
 
 from __future__ import annotations
@@ -13,32 +14,51 @@ from collections.abc import Sequence
 
 from server.engine.request import Request
 
-ANSWER_COST_TOKENS = 64
-"""What an answer of unknown length counts, beside its prompt."""
-
 FORGET_AT = 1024
-"""Tenants whose virtual time has passed are forgotten when there are so many."""
+"""Tenants without requests are forgotten when there are so many."""
 
 
 class Fairness:
-    """Virtual time, in tokens."""
+    """What each tenant has got, in positions computed."""
 
     def __init__(self) -> None:
-        self._now = 0
-        self._next: dict[bytes, int] = {}
+        self._served: dict[bytes, int] = {}
+        self._open: Counter[bytes] = Counter()
+        """Requests of each tenant that has any."""
         self._prompts_served: dict[bytes, int] = {}
 
-    def place(self, tenant: bytes, prompt_tokens: int) -> int:
-        """Virtual time of a request that arrives now."""
-        at = max(self._now, self._next.get(tenant, 0))
-        self._next[tenant] = at + prompt_tokens + ANSWER_COST_TOKENS
-        if len(self._next) > FORGET_AT:
-            self._next = {t: time for t, time in self._next.items() if time > self._now}
-        return at
+    def arrive(self, tenant: bytes) -> None:
+        """A tenant sends a request."""
+        if tenant not in self._open:
+            least = min((self._served[other] for other in self._open), default=0)
+            self._served[tenant] = max(least, self.served(tenant))
+        self._open[tenant] += 1
 
-    def enter(self, request: Request) -> None:
-        """A request was let in."""
-        self._now = max(self._now, request.turn)
+    def leave(self, tenant: bytes) -> None:
+        """One of its requests has ended."""
+        self._open[tenant] -= 1
+        if not self._open[tenant]:
+            del self._open[tenant]
+            if len(self._served) > FORGET_AT:
+                self._served = {other: self._served[other] for other in self._open}
+
+    def charge(self, tenant: bytes, positions: int) -> None:
+        """Positions are computed for it."""
+        self._served[tenant] += positions
+
+    def served(self, tenant: bytes) -> int:
+        return self._served.get(tenant, 0)
+
+    def first(self, waiting: Sequence[Request]) -> Request:
+        """Of those that wait, by rank, the one to let in next."""
+        if len(self._open) == 1:
+            return waiting[0]
+        firsts: dict[bytes, Request] = {}
+        for request in waiting:
+            if request.priority > waiting[0].priority:
+                break
+            firsts.setdefault(request.tenant, request)
+        return min(firsts.values(), key=lambda request: self._served[request.tenant])
 
     def order_prompts(self, prompts: Sequence[Request]) -> list[Request]:
         """By rank, but tenants take turns at being the first of their priority: the first may use

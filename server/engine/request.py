@@ -71,9 +71,8 @@ class Request:
     tenant: bytes
     fingerprint: bytes
     """Of the input; see `in_flight`."""
-    rank: tuple[int, int, int]
-    """Place among all requests: priority, turn of the tenant, order of arrival. Lower goes first.
-    """
+    rank: tuple[int, int]
+    """Place among all requests: priority and order of arrival. Lower goes first."""
 
     status: Status = Status.WAITING
     unknown: int = 0
@@ -112,11 +111,11 @@ class Request:
         submit: Submit,
         pixels: Sequence[memoryview | bytes],
         matcher: Matcher | None = None,
-        place: tuple[int, int] = (0, 0),
+        arrival: int = 0,
     ) -> Request:
         """
         Args:
-            place: turn of the tenant and order of arrival.
+            arrival: how many came before it.
         """
         tokens = array("i")
         tokens.frombytes(submit.prompt)
@@ -135,7 +134,7 @@ class Request:
             matcher=matcher,
             tenant=submit.tenant,
             fingerprint=fingerprint(submit),
-            rank=(submit.priority, *place),
+            rank=(submit.priority, arrival),
         )
 
     def fault(self, limits: RunnerLimits) -> str | None:
@@ -218,17 +217,9 @@ class Request:
         self.in_flight = self.unknown = 0
         self.drawn_in = -1
 
-    def wait_behind(self, other: Request) -> None:
-        """Goes next after another request, which must have the same priority or go first."""
-        self.rank = (self.priority, other.turn + 1, self.rank[2])
-
     @property
     def priority(self) -> int:
         return self.rank[0]
-
-    @property
-    def turn(self) -> int:
-        return self.rank[1]
 
     @property
     def length(self) -> int:

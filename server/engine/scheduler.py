@@ -65,14 +65,14 @@ class Scheduler:
         matcher: Matcher | None = None,
     ) -> list[PeerDelta]:
         """Takes a request into the queue; one that could never run is answered at once."""
-        place = self._fairness.place(submit.tenant, len(submit.prompt) // 4), next(self._arrivals)
-        request = Request.from_submit(peer, submit, pixels, matcher, place)
+        request = Request.from_submit(peer, submit, pixels, matcher, next(self._arrivals))
         fault = request.fault(self._limits)
         if (peer, request.id) in self._requests:
             fault = "the id of the request is in use"
         if fault is not None:
             return [(peer, Delta(request.id, [], FinishReason.ERROR, error=fault))]
         self._requests[peer, request.id] = request
+        self._fairness.arrive(request.tenant)
         insert_by_rank(self._waiting, request)
         return []
 
@@ -128,18 +128,18 @@ class Scheduler:
         prompts = [request for request in self._running if request.remaining > 1]
         whole = self._limits.step_token_budget
         draft = Draft(whole if prompt_tokens is None else prompt_tokens + len(decodes))
-        if self._waiting and self._fairness.goes_first(self._waiting[0], prompts):
+        if self._waiting and self._fairness.goes_first(first := self._first_waiting(), prompts):
             draft.reserve(len(decodes))
-            if self._admit(request := self._waiting[0], draft):
-                self._compute(request, draft)
+            if self._admit(first, draft):
+                self._compute(first, draft)
             draft.reserve(-len(decodes))
         guesses = self._speculation.share(len(decodes), draft.budget)
         for request in itertools.chain(decodes, self._fairness.order_prompts(prompts)):
             # An older request may have preempted this one a moment ago.
             if draft.budget and request.status is Status.RUNNING and self._grow(request, draft):
                 self._compute(request, draft, guesses)
-        while draft.budget and self._waiting and self._admit(request := self._waiting[0], draft):
-            self._compute(request, draft)
+        while draft.budget and self._waiting and self._admit(first := self._first_waiting(), draft):
+            self._compute(first, draft)
         if not draft.rows:
             return None
         plan = draft.plan(self._next_step, self._turns.last_slots)
@@ -160,6 +160,7 @@ class Scheduler:
                 self._fairness.serve_prompt(request, self._next_step)
             guesses = self._speculation.guess(request, most_guesses, len(self._running), draft)
             draft.compute(request, count, guesses)
+            self._fairness.charge(request.tenant, count)
             self._residency.pictures.scatter(request, start, count, draft)
             self._residency.seal(request)
 
@@ -174,18 +175,19 @@ class Scheduler:
         self._waiting.remove(request)
         insert_by_rank(self._running, request)
         request.status = Status.RUNNING
-        self._fairness.enter(request)
         return True
+
+    def _first_waiting(self) -> Request:
+        return self._fairness.first(self._waiting)
 
     def _make_way(self) -> None:
         """Sets back a request of a tenant that runs more than its share, where another tenant's
-        has no room: that enters when the launched plans have retired, and the other behind it."""
+        has no room: that enters when the launched plans have retired."""
         if not self._waiting or self._leaving:
             return
-        request = self._waiting[0]
+        request = self._first_waiting()
         room = self._residency.has_room(request, len(self._running))
         if not room and (victim := who_gives_way(request, self._running)) is not None:
-            victim.wait_behind(request)
             self._preempt(victim)
 
     def _grow(self, request: Request, draft: Draft) -> bool:
@@ -218,6 +220,7 @@ class Scheduler:
 
     def _finish(self, request: Request) -> None:
         del self._requests[request.peer, request.id]
+        self._fairness.leave(request.tenant)
         if request.status is Status.WAITING:
             self._waiting.remove(request)
         else:

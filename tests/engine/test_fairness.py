@@ -62,15 +62,50 @@ def test_two_floods_share_what_there_is() -> None:
     harness.run()
 
 
+@pytest.mark.parametrize("answer", [20, 400])
+def test_one_request_after_the_other_is_still_one_request(answer: int) -> None:
+    room = limits(kv_blocks=900, max_model_len=512)
+    harness = Harness(FakeRunner(room))
+    for request_id in range(FLOOD_SIZE):
+        harness.submit(of(FLOOD, make_submit(request_id, range(9), max_tokens=answer)))
+    for _ in range(10):
+        harness.step()
+    for request_id in range(1000, 1040):
+        harness.submit(of(ONE, make_submit(request_id, range(9), max_tokens=2)))
+        assert steps_until_first_token(harness, request_id) <= alone(9) + 2
+        while len(harness.tokens(request_id)) < 2:
+            harness.step()
+
+
 def test_within_a_tenant_the_order_of_arrival_stays() -> None:
+    harness = Harness(FakeRunner(limits(kv_blocks=64)))
+    for request_id in range(30):
+        tenant = ONE if request_id % 3 else FLOOD
+        harness.submit(of(tenant, make_submit(request_id, range(9), max_tokens=5)))
+    harness.run()
+    for tenant in (ONE, FLOOD):
+        mine = [i for i in harness.deltas if (ONE if i % 3 else FLOOD) == tenant]
+        assert mine == sorted(mine)
+
+
+def test_who_was_away_has_nothing_saved_up() -> None:
     turns = Fairness()
-    places = [turns.place(ONE, 10) for _ in range(5)]
-    assert places == sorted(places)
-    assert turns.place(FLOOD, 10) == 0
+    turns.arrive(FLOOD)
+    turns.charge(FLOOD, 1000)
+    turns.arrive(ONE)
+    turns.charge(ONE, 10)
+    assert turns.served(ONE) == 1010
+    turns.leave(ONE)
+    turns.charge(FLOOD, 5)
+    turns.arrive(ONE)
+    assert turns.served(ONE) == 1010, "nor does leaving pay"
 
 
 def test_tenants_are_not_remembered_for_ever() -> None:
     turns = Fairness()
+    turns.arrive(FLOOD)
     for number in range(3 * FORGET_AT):
-        turns.place(str(number).encode(), 1)
-    assert len(turns._next) <= 3 * FORGET_AT
+        tenant = str(number).encode()
+        turns.arrive(tenant)
+        turns.leave(tenant)
+    assert len(turns._served) <= FORGET_AT + 1
