@@ -36,6 +36,7 @@ WAYS: Mapping[str, Way] = {
     "without prefix cache": Way(("--no-prefix-cache",)),
     "asked before": Way(rounds=2),
     "bfloat16": Way(("--dtype", "bfloat16")),
+    "float32": Way(("--dtype", "float32")),
     "int8": Way(("--quantization", "int8")),
     "int4": Way(("--quantization", "int4")),
     "2 ranks": Way(("--tensor-parallel-size", "2")),

@@ -106,13 +106,17 @@ def run_pass(peer: Peer, checkpoint: Path, runs: Sequence[Run], number: int) -> 
     with started(peer, checkpoint) as server:
         print(f"{peer.name}, round {number}: ready in {server.ready_s:.1f} s", flush=True)
         idle = idle_cores(server.process, IDLE_S)
-        rows = [run_row(server, run, number) for run in runs]
+        first = number * len(runs)
+        rows = [run_row(server, run, seed) for seed, run in enumerate(runs, start=first)]
         used = memory_bytes(server.process)
         return Pass(peer.name, number, server.ready_s, idle, used, rows)
 
 
-def run_row(server: Started, run: Run, number: int) -> Row:
+def run_row(server: Started, run: Run, seed: int) -> Row:
     """The least disturbed of a few tries, each with prompts that the server has not seen.
+
+    Args:
+        seed: of this row in this round alone.
 
     Raises:
         SystemExit: a request failed: rates without it would flatter.
@@ -120,7 +124,7 @@ def run_row(server: Started, run: Run, number: int) -> Row:
     tries: list[Row] = []
     while not tries or (tries[-1].foreign > FOREIGN and len(tries) < TRIES):
         cores = Cores(server.process)
-        fresh = msgspec.structs.replace(run, seed=TRIES * number + len(tries))
+        fresh = msgspec.structs.replace(run, seed=TRIES * seed + len(tries))
         result = asyncio.run(measure(Server(server.url, "mid", "none"), [fresh], {}))
         (point,) = result.points
         if point.summary.failed:

@@ -15,8 +15,8 @@ from server.engine.plan import RunnerLimits
 from server.messages import StepReport
 
 SMALLEST, LARGEST = 32, 8192
-"""Prompts must get on even where decoding alone takes longer than the target; and a step that is
-still short with so many tokens gains nothing from more."""
+"""Prompts must get on however slow the machine is; and a step that is still short with so many
+tokens gains nothing from more."""
 
 ALONE, ALONE_LARGEST = 4, 2048
 """How many times the budget a step holds where nobody decodes, and how many tokens at most, which
@@ -24,6 +24,10 @@ is what a rank's memory is planned for."""
 
 AIM = 0.9
 """Share of the target to aim at: times vary."""
+
+SLOWED = 2
+"""How many times as long as decoding alone a step may take where that misses the target already:
+prompts get as much of the machine as streams do."""
 
 FULL = 0.75
 """Share of the budget that a step must have used before it tells that more would fit."""
@@ -66,7 +70,7 @@ class StepBudget:
             return
         self._decode_s = min(self._decode_s, step.seconds)
         fitting = self._fitting(prompt_tokens, step.seconds)
-        if step.seconds > self._aim_s:
+        if step.seconds > self._aimed_s:
             self._move_to(min(self.prompt_tokens, max(fitting, SHRINK * self.prompt_tokens)))
         elif prompt_tokens >= FULL * self.prompt_tokens and fitting > self.prompt_tokens:
             # Half of the way, lest the next step be too long.
@@ -78,12 +82,17 @@ class StepBudget:
         self._largest = max(SMALLEST, self.prompt_tokens // 2)
         self._move_to(self._largest)
 
+    @property
+    def _aimed_s(self) -> float:
+        """How long a step may take."""
+        return self._aim_s if self._decode_s < self._aim_s else SLOWED * self._decode_s
+
     def _fitting(self, prompt_tokens: int, seconds: float) -> float:
         """Where the line through a step without prompts and this one meets the aim."""
         prompt_s = seconds - self._decode_s
         if prompt_s <= 0:
             return float(self._largest)
-        return prompt_tokens * (self._aim_s - self._decode_s) / prompt_s
+        return prompt_tokens * (self._aimed_s - self._decode_s) / prompt_s
 
     def _move_to(self, prompt_tokens: float) -> None:
         self.prompt_tokens = max(SMALLEST, min(self._largest, int(prompt_tokens)))

@@ -276,7 +276,7 @@ def test_activations(width: int) -> None:
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(7, 1), (8, 2), (3, 3)])
 @pytest.mark.parametrize("head_dim", [32, 128])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
 def test_rotation_and_the_cache(
     heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype
 ) -> None:
@@ -309,3 +309,23 @@ def test_rotation_and_the_cache(
         results.append((attended, cache.keys, cache.values))
     for own, reference in zip(*results, strict=True):
         assert_close(own, reference)
+
+
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
+@pytest.mark.parametrize("tokens", [1, 4, 5, 21])
+def test_what_is_not_written_yet_disturbs_nobody(dtype: torch.dtype, tokens: int) -> None:
+    positions = torch.arange(tokens)
+    qkv = draw(tokens, 3, 32)
+    empty = torch.full((1, 2, BLOCK_SIZE, 1, 32), torch.nan, dtype=dtype)
+    cache = KVCache(empty, empty.clone())
+    batch = CpuBatch.build(
+        cache,
+        positions=positions,
+        kv_indices=positions,
+        query_lens=[tokens],
+        context_lens=[tokens],
+        block_tables=torch.arange(2)[None],
+    )
+    rotary = Rotary(positions, 32, 1e4, torch.float32)
+    attended = OPS.rotate_and_attend(0, qkv, rotary, heads=[1, 1, 1], cache=cache, batch=batch)
+    assert bool(attended.isfinite().all())
