@@ -190,7 +190,7 @@ def test_prompts_get_half_of_the_time_where_decoding_alone_is_too_slow() -> None
     since_s = simulation.now_s
     steps = simulation.prefill(4000)
     pauses = [pause for pause in simulation.pauses(stream, since_s) if pause > 0.21]
-    assert 0.35 < min(pauses[1:-1])
+    assert min(pauses[1:-1]) > 0.35
     assert max(pauses) <= 0.41
     assert len(steps) <= 4000 / 150 + 2
 
