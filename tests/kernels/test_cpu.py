@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -61,6 +65,25 @@ def test_a_team_that_is_disbanded_comes_again(threads: int) -> None:
     assert psutil.Process().num_threads() == together - (threads - 1)
     assert torch.equal(numbers.sin(), numbers.sin())
     assert psutil.Process().num_threads() == together
+
+
+# What is compiled is kept.
+
+KEPT = """
+import torch
+from server.kernels.cpu import attention, ops, products, sight
+from server.kernels.cpu.tiles import Form
+kernels = [ops.NORMALISE, *(module._kernel(4) for module in (attention, sight))]
+kernels += [products._kernel(Form(4, size)) for size in (1, 2)]
+print([kernel.was_kept for kernel in kernels])
+"""
+
+
+def test_another_process_finds_what_one_has_compiled(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", KEPT]
+    found = [subprocess.check_output(command, env=environment, text=True) for _ in range(2)]
+    assert found == [f"{[False] * 5}\n", f"{[True] * 5}\n"]
 
 
 # Vectors.

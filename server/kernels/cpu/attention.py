@@ -193,7 +193,7 @@ def _kernel(value_bytes: int) -> Kernel:
                         to = a.result + (begin + index * stride + part) * 4
                         store(to, load(to) * share)
 
-    return Kernel(attend, _FIELDS, ["scale"])
+    return Kernel(attend, _FIELDS, ["scale"], form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def _kernel(form: Form) -> Kernel:
                 if rest < end_row:
                     sweep(a, rest, end_row, first_panel, end_panel, start, depth)
 
-    return Kernel(multiply, _FIELDS)
+    return Kernel(multiply, _FIELDS, variant=form)
 
 
 def in_panels(weight: Tensor) -> Tensor:

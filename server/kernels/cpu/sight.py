@@ -85,7 +85,7 @@ def _kernel(value_bytes: int) -> Kernel:
                         to = result + (index * width + place) * 4
                         store(to, load(to) * share)
 
-    return Kernel(see, _FIELDS, ["scale"])
+    return Kernel(see, _FIELDS, ["scale"], form)
 
 
 def see(q: Tensor, k: Tensor, v: Tensor, head_dim: int, dtype: torch.dtype) -> Tensor:

@@ -14,12 +14,15 @@ import struct
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 from llvmlite import binding
-from numba import cfunc, types
+from numba import types
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 
 from server.kernels.cpu.openmp import library
 
@@ -41,22 +44,39 @@ class Kernel:
     """A function of a pointer to a record, compiled. Every thread of the team calls it once."""
 
     def __init__(
-        self, function: Callable[..., None], integers: str, floats: Sequence[str] = ()
+        self,
+        function: Callable[..., None],
+        integers: str,
+        floats: Sequence[str] = (),
+        variant: object = None,
     ) -> None:
-        """`integers` and `floats` are the names of the record's fields."""
+        """
+        Args:
+            integers, floats: names of the record's fields.
+            variant: tells functions of one definition apart. What a function's closure holds must
+                follow from it.
+        """
         self._names = [*integers.split(), *floats]
         fields = [(name, np.float32 if name in floats else np.int64) for name in self._names]
         kind = np.dtype(COUNTERS + fields)
         self._record = struct.Struct(f"={len(COUNTERS) + len(integers.split())}q{len(floats)}f")
         assert self._record.size == kind.itemsize
-        signature = types.void(types.CPointer(numba.from_dtype(kind)))
+        signature = (types.CPointer(numba.from_dtype(kind)),), types.void
         openmp = library()
         assert openmp is not None, missing()
         self._start = openmp.GOMP_parallel
         self._start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         self._start.restype = None
-        self._compiled = cfunc(signature, cache=_keep(), error_model="numpy")(function)
+        self._compiled = CFunc(function, signature, {}, {"error_model": "numpy"})
+        if _keep():
+            self._compiled._cache = _Kept(function, repr(variant))
+        self._compiled.compile()
         self._address: int = self._compiled.address
+
+    @property
+    def was_kept(self) -> bool:
+        """Whether an earlier process compiled it."""
+        return bool(self._compiled.cache_hits)
 
     def run(self, **arguments: float) -> None:
         """All memory that the arguments point to must stay until it returns."""
@@ -64,6 +84,17 @@ class Kernel:
         record = bytearray(self._record.pack(*[0] * len(COUNTERS), *values))
         at = ctypes.addressof(ctypes.c_char.from_buffer(record))
         self._start(self._address, at, torch.get_num_threads(), 0)
+
+
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """numba's own goes by what a closure holds, and functions in it are others in each process."""
+
+    def __init__(self, function: Callable[..., None], variant: str) -> None:
+        super().__init__(function)
+        self._variant = variant
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
+        return signature, codegen.magic_tuple(), self._variant
 
 
 @cache
