@@ -109,7 +109,7 @@ class LlamaLayer:
         batch: AttentionBatch,
         *,
         ops: Ops,
-        wanted: Tensor | None,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Takes and returns the sum of all layers before in two parts: additions wait for the norm
         that follows, to be one with it. Returns that of the tokens `wanted`, if not of all."""

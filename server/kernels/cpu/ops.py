@@ -9,7 +9,7 @@ from torch import Tensor
 
 from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.cpu.attention import BLOCK_SIZE, CpuBatch, pages
-from server.kernels.cpu.sight import see
+from server.kernels.cpu.sight import prepare, see
 from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.vectors import (
     VECTOR_BYTES,
@@ -153,6 +153,7 @@ class CpuOps(TorchOps):
     def __init__(self, dtype: torch.dtype) -> None:
         """`dtype` is the type of products."""
         self._dtype = dtype
+        prepare(dtype)
 
     def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
         if head_dim % WIDTH:

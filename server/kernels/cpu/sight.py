@@ -88,6 +88,11 @@ def _kernel(value_bytes: int) -> Kernel:
     return Kernel(see, _FIELDS, ["scale"], form)
 
 
+def prepare(dtype: torch.dtype) -> None:
+    """Compiles what `see` needs, lest the first picture wait for it."""
+    _kernel(dtype.itemsize)
+
+
 def see(q: Tensor, k: Tensor, v: Tensor, head_dim: int, dtype: torch.dtype) -> Tensor:
     """[N, tokens, heads * head_dim] of each; `head_dim` is a multiple of 16.
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from llvmlite import binding
 from numba import types
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
 from server.kernels.cpu.openmp import library
@@ -87,21 +87,33 @@ class Kernel:
 
 
 class _Kept(FunctionCache):  # type: ignore[misc]
-    """numba's own goes by what a closure holds, and functions in it are others in each process."""
+    """Files for one kernel alone.
+
+    numba's own are for all variants of a function. Two processes that compile different ones at the
+    same time may both write a file of the same name there, and one would run what the other has
+    compiled. It also tells variants apart by what closures hold, which differs in each process.
+    """
 
     def __init__(self, function: Callable[..., None], variant: str) -> None:
         super().__init__(function)
-        self._variant = variant
+        digest = hashlib.sha256(variant.encode()).hexdigest()[:16]
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=f"{self._impl.filename_base}-{digest}",
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
-        return signature, codegen.magic_tuple(), self._variant
+        return signature, codegen.magic_tuple()
 
 
 @cache
 def _keep() -> bool:
     """Has numba keep what it compiles in its own folder (`NUMBA_CACHE_DIR`) or the user's, by the
-    sources that kernels are made of: its own check looks at one file. Returns whether it can."""
-    digest = hashlib.sha256(numba.__version__.encode())
+    sources that kernels are made of and the CPU that they are made for: its own check looks at one
+    file, and homes are shared. Returns whether it can."""
+    machine = (numba.__version__, binding.get_host_cpu_name(), binding.get_host_cpu_features())
+    digest = hashlib.sha256(repr(machine).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     try:
