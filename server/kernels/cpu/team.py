@@ -67,7 +67,7 @@ class Kernel:
         self._start = openmp.GOMP_parallel
         self._start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         self._start.restype = None
-        self._compiled = CFunc(function, signature, {}, {"error_model": "numpy"})
+        self._compiled: Any = CFunc(function, signature, {}, {"error_model": "numpy"})
         if _keep():
             self._compiled._cache = _Kept(function, repr(variant))
         self._compiled.compile()
