@@ -67,11 +67,12 @@ class Kernel:
         self._start = openmp.GOMP_parallel
         self._start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         self._start.restype = None
-        self._compiled: Any = CFunc(function, signature, {}, {"error_model": "numpy"})
+        compiled: Any = CFunc(function, signature, {}, {"error_model": "numpy"})
         if _keep():
-            self._compiled._cache = _Kept(function, repr(variant))
-        self._compiled.compile()
-        self._address: int = self._compiled.address
+            compiled._cache = _Kept(function, repr(variant))
+        compiled.compile()
+        self._compiled = compiled
+        self._address: int = compiled.address
 
     @property
     def was_kept(self) -> bool:
