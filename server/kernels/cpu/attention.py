@@ -20,7 +20,7 @@ from torch import Tensor
 
 from server.kernels.attention import KVCache
 from server.kernels.cpu.team import Kernel
-from server.kernels.cpu.tiles import ROWS, Form, inputs_together, tile_of
+from server.kernels.cpu.tiles import ROWS, Form, compiled, inputs_together, tile_of
 from server.kernels.cpu.vectors import (
     VECTOR_BYTES,
     WIDTH,
@@ -74,6 +74,16 @@ def exponentiate(scores, blocks, seen, scale, value_bytes):
     return total(sums)
 
 
+@njit
+def scale_rows(rows, row_bytes, count, width, factors):
+    """Multiplies each row with the number that a vector of `factors` repeats."""
+    for index in range(count):
+        factor = load(factors + index * VECTOR_BYTES)
+        for part in range(0, width, WIDTH):
+            to = rows + index * row_bytes + part * 4
+            store(to, load(to) * factor)
+
+
 @cached
 def _kernel(value_bytes: int) -> Kernel:
     """For a cache of values of so many bytes."""
@@ -81,7 +91,7 @@ def _kernel(value_bytes: int) -> Kernel:
     tile, together = tile_of(form), form.together
     panel_bytes = WIDTH * WIDTH * value_bytes
 
-    @njit
+    @compiled(form)
     def score(queries, query_bytes, count, head_dim, tables, blocks, keys, page_bytes, scores):
         """Products of some queries with all keys of a head."""
         head_bytes = WIDTH * head_dim * value_bytes
@@ -104,7 +114,7 @@ def _kernel(value_bytes: int) -> Kernel:
                 0,
             )
 
-    @njit
+    @compiled(form)
     def weigh(
         weights, count, tables, blocks, known, values, page_bytes, head_dim, result, result_bytes
     ):
@@ -187,11 +197,7 @@ def _kernel(value_bytes: int) -> Kernel:
                     a.result + begin * 4,
                     stride * 4,
                 )
-                for index in range(count):
-                    share = load(shares + index * VECTOR_BYTES)
-                    for part in range(0, a.head_dim, WIDTH):
-                        to = a.result + (begin + index * stride + part) * 4
-                        store(to, load(to) * share)
+                scale_rows(a.result + begin * 4, stride * 4, count, a.head_dim, shares)
 
     return Kernel(attend, _FIELDS, ["scale"], form)
 

@@ -105,8 +105,7 @@ def _rotate_head(x, cosines, sines, half_dim, to, value_bytes):
 
 def _place(pointer):
     a = carray(pointer, 1)[0]
-    half_dim, panel = a.head_dim // 2, WIDTH * WIDTH
-    together = 1 if a.value_bytes == 4 else 2
+    half_dim, panel, together = a.head_dim // 2, WIDTH * WIDTH, a.together
     while True:
         token = take(pointer, 0)
         if token >= a.items:
@@ -143,7 +142,7 @@ BEND = Kernel(_bend, "items vectors x result")
 ACTIVATE = Kernel(_activate, "items width x result")
 PLACE = Kernel(
     _place,
-    "items heads kv_heads head_dim x cosines sines places queries keys values value_bytes",
+    "items heads kv_heads head_dim x cosines sines places queries keys values value_bytes together",
 )
 
 
@@ -251,5 +250,6 @@ class CpuOps(TorchOps):
             keys=keys.data_ptr(),
             values=values.data_ptr(),
             value_bytes=values.itemsize,
+            together=keys.shape[-1],
         )
         return batch.attend(layer, queries, cache)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from numba import carray, njit
+from numba import carray
 from torch import Tensor
 from torch.nn import functional
 
 from server.kernels.cpu.team import Kernel
-from server.kernels.cpu.tiles import PANELS, ROWS, Form, inputs_together, tile_of
+from server.kernels.cpu.tiles import PANELS, ROWS, Form, compiled, inputs_together, tile_of
 from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, take
 
 BLOCK_ROWS, BLOCK_PANELS, DEPTH = 192, 8, 1024
@@ -32,7 +32,7 @@ def _kernel(form: Form) -> Kernel:
     tile = tile_of(form)
     row_bytes, weight_bytes, together = form.row_bytes, form.weight_bytes, form.together
 
-    @njit
+    @compiled(form)
     def sweep(a, first_row, end_row, first_panel, end_panel, start, depth):
         """Some rows with some panels, whose inputs from `start` on come from the closest cache for
         all rows but the first ones."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from numba import carray, njit
+from numba import carray
 from torch import Tensor
 from torch.nn import functional
 
-from server.kernels.cpu.attention import exponentiate
+from server.kernels.cpu.attention import exponentiate, scale_rows
 from server.kernels.cpu.team import Kernel
-from server.kernels.cpu.tiles import ROWS, Form, inputs_together, tile_of
-from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, f32, load, splat, store, take
+from server.kernels.cpu.tiles import ROWS, Form, compiled, inputs_together, tile_of
+from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, f32, splat, store, take
 
 QUERIES = 4 * ROWS
 """Of a head at a time."""
@@ -29,7 +29,7 @@ def _kernel(value_bytes: int) -> Kernel:
     form = Form(value_bytes, value_bytes)
     tile, together = tile_of(form), form.together
 
-    @njit
+    @compiled(form)
     def multiply(x, row_bytes, count, panels, panel_count, inputs, to, to_bytes):
         """`count` rows, `ROWS` at most, with a whole matrix."""
         panel = 0
@@ -79,11 +79,7 @@ def _kernel(value_bytes: int) -> Kernel:
                 result = a.result + begin * 4
                 panels, inputs = a.head_dim // WIDTH, blocks * WIDTH
                 multiply(scores, row_bytes, count, values, panels, inputs, result, width * 4)
-                for index in range(count):
-                    share = load(shares + index * VECTOR_BYTES)
-                    for place in range(0, a.head_dim, WIDTH):
-                        to = result + (index * width + place) * 4
-                        store(to, load(to) * share)
+                scale_rows(result, width * 4, count, a.head_dim, shares)
 
     return Kernel(see, _FIELDS, ["scale"], form)
 

@@ -67,6 +67,8 @@ class Kernel:
         self._start = openmp.GOMP_parallel
         self._start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         self._start.restype = None
+        if variant is not None:
+            function.__qualname__ += f"_{hashlib.sha256(repr(variant).encode()).hexdigest()[:8]}"
         compiled: Any = CFunc(function, signature, {}, {"error_model": "numpy"})
         if _keep():
             compiled._cache = _Kept(function, repr(variant))

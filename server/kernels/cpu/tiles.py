@@ -81,6 +81,20 @@ def inputs_together(weight_bytes: int) -> int:
     return 1 if weight_bytes == 4 else 2
 
 
+def compiled(form: Form, rows: int = 0) -> Callable[[Any], Any]:
+    """`njit` for functions that are defined once for each form, and perhaps number of rows.
+
+    Their names tell them apart. numba would do so by numbers of this process, and code that another
+    process has compiled, and kept, has numbers of that one: it would call what it finds under them.
+    """
+
+    def compile_(function: Any) -> Any:
+        function.__qualname__ += f"_{form.row_bytes}_{form.weight_bytes}_{rows}"
+        return njit(function)
+
+    return compile_
+
+
 @cache
 def tile_of(form: Form) -> Any:
     """A function that compiled ones call: of how many panels there are, of how many rows, from 1 to
@@ -96,7 +110,7 @@ def _chosen(form: Form, sizes: Sequence[tuple[int, int]]) -> Any:
     several = one if panels == 1 else _intrinsic(_Tile(rows, panels, form))
     larger: Any = _chosen(form, sizes[1:]) if len(sizes) > 1 else None
 
-    @njit
+    @compiled(form, rows)
     def fitting(left, count, *arguments):
         if left < panels:
             one(count, *arguments)
@@ -104,7 +118,7 @@ def _chosen(form: Form, sizes: Sequence[tuple[int, int]]) -> Any:
         several(count, *arguments)
         return panels
 
-    @njit
+    @compiled(form, rows)
     def choose(left, count, *arguments):
         if count <= rows:
             return fitting(left, count, *arguments)

@@ -75,30 +75,33 @@ def load_index(context, address):
     return types.int64(types.intp), _loading(_LONG, 8)
 
 
-@intrinsic
-def store(context, address, x):
-    def code(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], FLOATS.as_pointer()), align=4)
+def _storing(align: int, form: Callable[[ir.IRBuilder, Any], Any] = lambda _, x: x) -> Code:
+    """Stores a value in the form that `form` gives it."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        value = form(builder, arguments[1])
+        builder.store(value, builder.inttoptr(arguments[0], value.type.as_pointer()), align=align)
         return context.get_dummy_value()
 
-    return types.void(types.intp, vector), code
+    return code
+
+
+@intrinsic
+def store(context, address, x):
+    return types.void(types.intp, vector), _storing(4)
 
 
 @intrinsic
 def store_one(context, address, x):
-    def code(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], _FLOAT.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.float32), code
+    return types.void(types.intp, types.float32), _storing(4)
 
 
-def _rounded(builder: ir.IRBuilder, x: Any, bits: ir.Type, short: ir.Type) -> Any:
+def _rounded(builder: ir.IRBuilder, x: Any) -> Any:
     """float32 to the nearest bfloat16, of two the even one. What is no number stays none."""
-    count = getattr(bits, "count", None)
+    bits, short = (_INT, _SHORT) if x.type == _FLOAT else (INTS, ir.VectorType(_SHORT, WIDTH))
 
     def same(value: int) -> Any:
-        return bits(value if count is None else [value] * count)
+        return bits(value if bits is _INT else [value] * WIDTH)
 
     whole = builder.bitcast(x, bits)
     odd = builder.and_(builder.lshr(whole, same(16)), same(1))
@@ -110,26 +113,13 @@ def _rounded(builder: ir.IRBuilder, x: Any, bits: ir.Type, short: ir.Type) -> An
 @intrinsic
 def _store_bfloat16(context, address, x):
     """Sixteen, rounded."""
-
-    def code(context, builder, signature, arguments):
-        shorts = ir.VectorType(_SHORT, WIDTH)
-        rounded = _rounded(builder, arguments[1], INTS, shorts)
-        builder.store(rounded, builder.inttoptr(arguments[0], shorts.as_pointer()), align=2)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, vector), code
+    return types.void(types.intp, vector), _storing(2, _rounded)
 
 
 @intrinsic
 def _store_one_bfloat16(context, address, x):
     """Rounded."""
-
-    def code(context, builder, signature, arguments):
-        rounded = _rounded(builder, arguments[1], _INT, _SHORT)
-        builder.store(rounded, builder.inttoptr(arguments[0], _SHORT.as_pointer()), align=2)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.float32), code
+    return types.void(types.intp, types.float32), _storing(2, _rounded)
 
 
 @njit(inline="always")
