@@ -4,9 +4,9 @@ The conversations about one picture share its tokens: they are branches behind a
 none sees another one. To each it is as if it stood alone behind the picture, with the positions
 that it would have there, so training sees exactly the prompts that the server will build.
 
-Half of the examples hand the tokens of their pictures over with rows and columns swapped, and ask
-about scenes that are swapped alike. Without them the model would read a token's place from what the
-tower wrote into it, and never notice in which order the tokens come.
+Half of the examples without labels hand the tokens of their pictures over with rows and columns
+swapped, and ask about scenes that are swapped alike. Without them the model would read a token's
+place from what the tower wrote into it, and never notice in which order the tokens come.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ IGNORED = UNKNOWN
 """Target of a token that is not learned."""
 
 WEIGHTS: dict[Category, float] = {
-    "shapes": 1.0,
-    "colours": 1.0,
-    "counting": 1.2,
+    "shapes": 0.8,
+    "colours": 0.8,
+    "counting": 1.6,
     "position": 1.4,
     "reading": 2.5,
     "two pictures": 1.0,
@@ -106,7 +106,7 @@ class Batches(Dataset[Batch]):
         while len(scenes) < self._recipe.pictures:
             shown = _draw_scenes(chance, self._recipe, room=self._recipe.pictures - len(scenes))
             scenes += shown
-            turn = chance.random() < 0.5
+            turn = chance.random() < 0.5 and not any(scene.labels for scene in shown)
             turned += [turn] * len(shown)
             if self._recipe.tokens:
                 asked = [scene.turned() for scene in shown] if turn else shown

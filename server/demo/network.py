@@ -21,6 +21,7 @@ from server.demo.examples import IGNORED, Batch
 from server.demo.mentions import MENTION_CLASSES
 from server.demo.pictures import PATCH_CLASSES
 from server.kernels.attention import AttentionBatch, KVCache
+from server.kernels.ops import TorchOps
 from server.model.checkpoint import checkpoint_tensors
 from server.model.internvl import InternVLChat, normalise, pixel_shuffle
 from server.model.spec import ModelSpec
@@ -150,7 +151,7 @@ class Network:
             embeddings.grid = side
         x = embeddings(normalise(batch.pixels))
         for layer in vision.layers:
-            x = layer(x)
+            x = layer(x, _TrainingOps())
         return x
 
     def _patch_loss(self, states: Tensor, labels: Tensor) -> Tensor:
@@ -207,13 +208,30 @@ class BranchAttention:
     def write_and_attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
     ) -> Tensor:
-        # Mixed precision leaves the rotated ones wider than the values.
-        q, k, bias = (x.to(v.dtype) for x in (q, k, self.bias))
         q, k, v = (torch.unflatten(x, 0, (self.rows, -1)).transpose(1, 2) for x in (q, k, v))
         group = q.shape[1] // k.shape[1]
         k, v = (torch.repeat_interleave(x, group, dim=1) for x in (k, v))
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return attended.transpose(1, 2).flatten(0, 1)
+        return _attend(q, k, v, self.bias).transpose(1, 2).flatten(0, 1)
+
+
+class _TrainingOps(TorchOps):
+    def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
+        q, k, v = (torch.unflatten(x, -1, (-1, head_dim)).transpose(1, 2) for x in (q, k, v))
+        return _attend(q, k, v).transpose(1, 2).flatten(2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Attention of [B, heads, L, head_dim], in the type of the values: mixed precision leaves
+    normalised and rotated queries and keys wider."""
+    q, k = q.to(v.dtype), k.to(v.dtype)
+    bias = None if bias is None else bias.to(v.dtype)
+    if v.device.type == "cuda" or v.dtype == torch.float32:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    # Of CPUs torch's own takes twice as long in bfloat16.
+    with torch.autocast(v.device.type, enabled=False):
+        scores = (q * q.shape[-1] ** -0.5) @ k.mT
+        scores = scores if bias is None else scores + bias
+        return torch.softmax(scores, dim=-1) @ v
 
 
 def _no_cache(spec: ModelSpec, device: torch.device) -> KVCache:

@@ -34,7 +34,11 @@ NOT_MATRICES = (
 class Optimiser:
     """Steps `weights` along `gradients`, both by name, in place."""
 
-    def __init__(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], *, mixed: bool = False
+    ) -> None:
+        """`mixed` makes matrices orthogonal in bfloat16; which way a step goes bears it."""
+        self._iterated = torch.bfloat16 if mixed else torch.float32
         self._weights = _without_joints(weights)
         self._gradients = _without_joints(gradients)
         self._matrices: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
@@ -69,7 +73,8 @@ class Optimiser:
             directions.append(gradient.lerp(momentum, MUON_MOMENTUM))
         rows, columns = directions[0].shape
         scale = math.sqrt(max(1.0, rows / columns))
-        for name, direction in zip(names, orthogonal(torch.stack(directions)), strict=True):
+        stacked = orthogonal(torch.stack(directions).to(self._iterated))
+        for name, direction in zip(names, stacked, strict=True):
             weight = self._weights[name]
             weight.mul_(1 - rate * MUON_LR * MATRIX_DECAY)
             weight.add_(direction, alpha=-rate * MUON_LR * scale)

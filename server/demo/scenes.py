@@ -71,8 +71,8 @@ class Scene:
         return PLACES[figure.row * step][figure.column * step]
 
     def turned(self) -> Scene:
-        """The scene with rows and columns of its figures swapped, for questions only: labels keep
-        their order."""
+        """The scene with rows and columns of its figures swapped, for questions only; labels stay
+        where they are."""
         figures = [
             replace(figure, row=figure.column, column=figure.row, dx=figure.dy, dy=figure.dx)
             for figure in self.figures

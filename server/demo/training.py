@@ -27,6 +27,7 @@ from server.demo.optimiser import Optimiser
 from server.demo.questions import Category
 from server.frontend.prompt import IMAGE_CONTEXT
 from server.frontend.tokenizer import Tokenizer
+from server.kernels.cpu.tiles import multiplies_bfloat16
 from server.model.spec import ModelSpec
 from server.model.weights import SINGLE_NAME
 
@@ -70,6 +71,7 @@ class Training:
         self._shape = shape
         self._seed = seed
         self._device = device
+        self._mixed = device.type == "cuda" or multiplies_bfloat16()
         run.mkdir(parents=True, exist_ok=True)
         stored = run / "tokenizer.model"
         # Weights belong to the tokenizer that they were trained with.
@@ -81,7 +83,8 @@ class Training:
         self._network = Network(self._spec, picture_token, seed, device)
         self._weights = self._network.weights()
         self._average = {name: weight.clone() for name, weight in self._weights.items()}
-        self._optimiser = Optimiser(self._weights, self._network.gradients())
+        gradients = self._network.gradients()
+        self._optimiser = Optimiser(self._weights, gradients, mixed=self._mixed)
         if (run / STATE).exists():
             self._load()
 
@@ -113,7 +116,7 @@ class Training:
         self.save()
 
     def _step(self, batch: Batch, rate: float, *, joint: bool) -> Losses:
-        with torch.autocast(self._device.type, torch.bfloat16, self._device.type == "cuda"):
+        with torch.autocast(self._device.type, torch.bfloat16, self._mixed):
             losses = self._network.losses(batch, joint=joint)
         self._network.clear_gradients()
         total = losses.answers + PATCH_LOSS * losses.patches + MENTION_LOSS * losses.mentions
