@@ -3,13 +3,16 @@ and that of several API processes that count together, with what counting costs 
 
     python -m benchmarks.metrics_page [--url http://127.0.0.1:8000]
 
-With --url it scrapes a running daemon too, 20 times a second as routers do, and prints how long the
-answers took; put the daemon under load with `internvl-serve bench` meanwhile.
+With --url it scrapes a running daemon too, 20 times a second as routers do, with pauses in between,
+and prints how long the answers took and how many tokens there were with and without. Put the daemon
+under load with `internvl-serve bench` meanwhile; `chrt -f 1` before this command stands for the
+router's own machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +32,8 @@ from server.series import Histogram
 REPEATS = 200
 OBSERVATIONS = 1000
 SCRAPES_PER_S = 20
+ROUNDS = 6
+TOKENS = "internvl_generated_tokens_total"
 
 
 @dataclass
@@ -70,31 +75,44 @@ def observe_many(metrics: ApiMetrics) -> None:
         metrics.count_response(200)
 
 
-def scrape(url: str, seconds: float) -> list[float]:
-    """How long each scrape took, in milliseconds, ascending. The client is the least that there is:
-    it shares the cores with the daemon."""
-    times = []
-    address = urlsplit(url)
-    http = HTTPConnection(address.hostname or "", address.port)
-    due = time.perf_counter()
-    end = due + seconds
-    while due < end:
-        time.sleep(max(0.0, due - time.perf_counter()))
+class Scraper:
+    """The least client that there is: it shares the cores with the daemon."""
+
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        self._http = HTTPConnection(address.hostname or "", address.port)
+        self.times_ms: list[float] = []
+
+    def scrape(self) -> bytes:
         began = time.perf_counter()
-        http.request("GET", "/metrics")
-        response = http.getresponse()
-        response.read()
+        self._http.request("GET", "/metrics")
+        response = self._http.getresponse()
+        page = response.read()
         assert response.status == 200
-        times.append((time.perf_counter() - began) * 1000)
-        due += 1 / SCRAPES_PER_S
-    http.close()
-    return sorted(times)
+        self.times_ms.append((time.perf_counter() - began) * 1000)
+        return page
+
+    def tokens(self) -> float:
+        """Generated so far."""
+        line = next(line for line in self.scrape().splitlines() if line.startswith(TOKENS.encode()))
+        return float(line.split()[-1])
+
+    def rate(self, seconds: float, *, busy: bool) -> float:
+        """Tokens a second while it scrapes, or does not."""
+        before, began = self.tokens(), time.perf_counter()
+        due, end = began, began + seconds
+        while due < end:
+            due += 1 / SCRAPES_PER_S if busy else seconds
+            time.sleep(max(0.0, due - time.perf_counter()))
+            if busy:
+                self.scrape()
+        return (self.tokens() - before) / (time.perf_counter() - began)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="of a running daemon")
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
     metrics = ApiMetrics(View(), "model")
     registry = peer(metrics)
@@ -108,10 +126,18 @@ def main() -> None:
             f"{1000 * observing_ms / OBSERVATIONS:.2f} us"
         )
     if arguments.url:
-        times = scrape(arguments.url, arguments.seconds)
+        scraper = Scraper(arguments.url)
+        seconds = arguments.seconds / (2 * ROUNDS)
+        rates = [
+            [scraper.rate(seconds, busy=busy) for busy in (False, True)] for _ in range(ROUNDS)
+        ]
+        times = sorted(scraper.times_ms)
         for share in (0.5, 0.9, 0.99, 1):
             at = min(len(times) - 1, int(share * len(times)))
             print(f"p{share * 100:<4.0f} of {len(times)} scrapes       {times[at]:6.2f} ms")
+        for name, of_all in zip(("without", "with"), zip(*rates, strict=True), strict=True):
+            spread = f"{min(of_all):.1f} to {max(of_all):.1f}"
+            print(f"tokens/s {name:7}          {statistics.median(of_all):6.1f} ({spread})")
 
 
 if __name__ == "__main__":
