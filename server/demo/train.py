@@ -40,7 +40,7 @@ STAGES = (
     Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=1200),
     Stage(Recipe(size_px=140, grid=2, pictures=40, tokens=0), steps=300),
     Stage(_WHOLE, steps=300),
-    Stage(_WHOLE, steps=3800, joint=True, decay_steps=1600),
+    Stage(_WHOLE, steps=3300, joint=True, decay_steps=1400),
 )
 """The tower learns to see alone, on small pictures, which hold less, and at last nearly in the size
 of whole ones; then the language model to speak about what the tower sees; then both together."""
