@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -34,6 +35,9 @@ class Backend:
     round to bfloat16 only what matrices multiply and what the cache holds."""
     decode: type[DecodeBatch] | None = None
     """The same where its decode steps can be captured in graphs."""
+    repeat: Callable[[Any, int], Any] | None = None
+    """Makes of a model's `forward`, and the longest context, one that records steps of a few rows
+    and repeats them."""
 
 
 class Unfit(Exception):
@@ -143,7 +147,15 @@ def _cpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> Backend:
         raise Unfit("this CPU does not multiply bfloat16")
     if head_dim % attention.HEAD_DIM_UNIT:
         raise Unfit(f"the kernels for CPUs have no heads of width {head_dim}")
-    return Backend("cpu", attention.BLOCK_SIZE, attention.CpuBatch, "our own kernels", hidden)
+    repeat = load_for_cpu("server.kernels.cpu.repeat", device, hidden).RepeatedSteps
+    return Backend(
+        "cpu",
+        attention.BLOCK_SIZE,
+        attention.CpuBatch,
+        "our own kernels",
+        hidden,
+        repeat=repeat,
+    )
 
 
 def _check_flash(name: str, device: torch.device, dtype: torch.dtype) -> None:

@@ -9,6 +9,8 @@ alone.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -18,15 +20,29 @@ from torch.nn import functional
 from server.kernels.attention import AttentionBatch, KVCache
 
 
+@dataclass(eq=False)
 class Rotary:
     """Rotates element i of each head with element i + head_dim / 2 by an angle that grows with the
     position. Angles are float32: in bfloat16 far positions would blur into each other."""
 
-    def __init__(self, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> None:
-        exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-        angles = positions[:, None].float() * (1.0 / theta**exponents)
-        self.cos = angles.cos().to(dtype)[:, None]
-        self.sin = angles.sin().to(dtype)[:, None]
+    positions: Tensor
+    head_dim: int
+    theta: float
+    dtype: torch.dtype
+
+    @cached_property
+    def cos(self) -> Tensor:
+        """[T, 1, head_dim / 2], as is `sin`."""
+        return self._angles.cos().to(self.dtype)[:, None]
+
+    @cached_property
+    def sin(self) -> Tensor:
+        return self._angles.sin().to(self.dtype)[:, None]
+
+    @cached_property
+    def _angles(self) -> Tensor:
+        exponents = torch.arange(0, self.head_dim, 2, device=self.positions.device).float()
+        return self.positions[:, None].float() * (1.0 / self.theta ** (exponents / self.head_dim))
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, heads, head_dim] to the same."""
@@ -47,7 +63,7 @@ class Ops(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """x + scale * branch, and the norm of that; `scale` [width] is 1 where there is none."""
 
-    def add(self, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
+    def add(self, x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
         """x + scale * branch."""
 
     def square_sums(self, x: Tensor, y: Tensor) -> Tensor:
@@ -98,11 +114,11 @@ class TorchOps:
     def add_rms_norm(
         self, x: Tensor, branch: Tensor, weight: Tensor, eps: float, scale: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        x = x + branch if scale is None else self.add(x, branch, scale)
+        x = self.add(x, branch, scale)
         return x, self.rms_norm(x, weight, eps)
 
-    def add(self, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
-        return x + scale * branch
+    def add(self, x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
+        return x + branch if scale is None else x + scale * branch
 
     def square_sums(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack([x, y]).float().square().sum(-1, keepdim=True)

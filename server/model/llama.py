@@ -75,7 +75,7 @@ class Llama:
         for index, layer in enumerate(self.layers):
             read = wanted if index == last else None
             x, branch = layer(x, branch, rotary, cache, batch, ops=self.ops, wanted=read)
-        return x if branch is None else x + branch
+        return x if branch is None else self.ops.add(x, branch)
 
     def logits(self, x: Tensor) -> Tensor:
         """What `forward` returned for R tokens, [R, hidden], to float32 logits of this rank's part

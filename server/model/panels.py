@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.distributed.groups import Group
-from server.kernels.cpu.products import in_panels, multiply
+from server.kernels.cpu.products import in_panels, multiply, rounded
 from server.model.layers import Matrix, Pack
 from server.model.packing import OneDnnMatrix
 from server.model.quantization import int8_values
@@ -29,7 +29,7 @@ class PanelMatrix:
         return int(self._panels.nbytes)
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return _product(x.to(self._dtype), self._panels, self._outputs, bias)
+        return _product(_rows(x, self._dtype), self._panels, self._outputs, bias)
 
 
 class Int8PanelMatrix:
@@ -46,7 +46,12 @@ class Int8PanelMatrix:
         return int(self._panels.nbytes) + int(self._scales.nbytes)
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return _product(x.to(self._dtype), self._panels, self._outputs, bias, self._scales)
+        rows = _rows(x, self._dtype)
+        return _product(rows, self._panels, self._outputs, bias, self._scales)
+
+
+def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x if x.dtype == dtype else rounded(x)
 
 
 def _product(

@@ -130,6 +130,8 @@ def build_rank(
         runner.profile = StepProfile(settings.profile_steps, path, device)
     if backend.decode is not None:
         runner.capture_graphs(backend.decode, CudaCapture())
+    if backend.repeat is not None and groups.model.size == 1:
+        runner.repeat_steps(backend.repeat)
     return runner
 
 

@@ -9,11 +9,12 @@ or follows from the plan; tokens come back by a copy that only `result` waits fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,7 @@ class LocalRunner:
         self._awaiting_masks: deque[Future[Masks]] = deque()
         self._graphs: DecodeGraphs | None = None
         self._encode_images = model.encode_images
+        self._layers = model.forward
         self.weights_load_s = 0.0
         self.profile: StepProfile | None = None
 
@@ -101,6 +103,10 @@ class LocalRunner:
             max_model_len=self.limits.max_model_len,
             capture=capture,
         )
+
+    def repeat_steps(self, repeat: Callable[[Any, int], Any]) -> None:
+        """Lets steps of a few rows be recorded and repeated; see `Backend.repeat`."""
+        self._layers = repeat(self._model.forward, self.limits.max_model_len)
 
     def launch(self, plan: StepPlan) -> PendingStep:
         assert plan.step == self._next_step, "a plan was lost or repeated"
@@ -217,13 +223,13 @@ class LocalRunner:
             block_tables=self._slots.block_tables[self._upload(layout.row_slots)],
         )
         if arrived is not None:
-            return self._model.forward(arrived, self._cache, batch, wanted)
+            return self._layers(arrived, self._cache, batch, wanted)
         hidden = self._model.embed(self._slots.tokens[slots, positions])
         for scatter in scatters:
             begin = layout.token_of(scatter.slot, scatter.position)
             embeddings = self._images[scatter.image_slot, scatter.first :][: scatter.count]
             hidden[begin : begin + scatter.count] = embeddings
-        return self._model.forward(hidden, self._cache, batch, wanted)
+        return self._layers(hidden, self._cache, batch, wanted)
 
     def _sample(
         self,

@@ -104,14 +104,14 @@ EXPONENTIATE = Kernel(_exponentiate, "items x result")
 def test_exponentials() -> None:
     x = torch.cat([torch.linspace(-87, 88, 4000), draw(96) / 100])
     result = torch.full_like(x, torch.nan)
-    EXPONENTIATE.run(items=len(x) // 16, x=x.data_ptr(), result=result.data_ptr())
+    EXPONENTIATE.run(items=len(x) // 16, x=x, result=result)
     assert_close(result.double(), x.double().exp(), rtol=3e-7, atol=0)
 
 
 def test_exponentials_beyond_the_ends() -> None:
     x = torch.tensor([-torch.inf, -1e30, -88, 89, 1e30, torch.inf, torch.nan, *[0.0] * 9])
     result = torch.empty_like(x)
-    EXPONENTIATE.run(items=1, x=x.data_ptr(), result=result.data_ptr())
+    EXPONENTIATE.run(items=1, x=x, result=result)
     assert bool((result[:3] < 2e-38).all())
     assert bool((result[3:6] > 1e38).all())
     assert bool(result[6].isnan())

@@ -243,6 +243,23 @@ class CpuBatch:
             max(context + -context % BLOCK_SIZE for context in context_lens),
         )
 
+    def copy(self, longest: int) -> CpuBatch:
+        """One of its own memory, for contexts of up to `longest` tokens."""
+        return CpuBatch(
+            self.positions.clone(),
+            self.kv_indices.clone(),
+            self.tables.clone(),
+            self.tiles.clone(),
+            longest + -longest % BLOCK_SIZE,
+        )
+
+    def take(self, other: CpuBatch) -> None:
+        """What another one has, with as many rows and tokens."""
+        self.positions.copy_(other.positions)
+        self.kv_indices.copy_(other.kv_indices)
+        self.tables.copy_(other.tables)
+        self.tiles.copy_(other.tiles)
+
     def write_and_attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
     ) -> Tensor:
@@ -257,15 +274,15 @@ class CpuBatch:
         scores = torch.empty(torch.get_num_threads(), ROWS * (self.keys + WIDTH))
         _kernel(keys.itemsize).run(
             items=len(self.tiles),
-            tiles=self.tiles.data_ptr(),
-            tables=self.tables.data_ptr(),
+            tiles=self.tiles,
+            tables=self.tables,
             table_bytes=8 * self.tables.shape[1],
-            scores=scores.data_ptr(),
+            scores=scores,
             scores_bytes=4 * scores.shape[1],
-            queries=q.data_ptr(),
-            keys=keys.data_ptr(),
-            values=values.data_ptr(),
-            result=result.data_ptr(),
+            queries=q,
+            keys=keys,
+            values=values,
+            result=result,
             heads=heads,
             group=heads // keys.shape[1],
             head_dim=head_dim,

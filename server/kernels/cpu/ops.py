@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numba import carray, njit
@@ -60,6 +62,21 @@ def _normalise(pointer):
             store(a.normed + offset + at, value)
 
 
+def _add(pointer):
+    a = carray(pointer, 1)[0]
+    width_bytes = a.width * 4
+    while True:
+        row = take(pointer, 0)
+        if row >= a.items:
+            break
+        offset = row * width_bytes
+        for at in range(0, width_bytes, VECTOR_BYTES):
+            other = load(a.branch + offset + at)
+            if a.scale:
+                other = other * load(a.scale + at)
+            store(a.added + offset + at, load(a.x + offset + at) + other)
+
+
 def _activate(pointer):
     a = carray(pointer, 1)[0]
     width_bytes = a.width * 4
@@ -111,7 +128,8 @@ def _place(pointer):
         if token >= a.items:
             break
         x = a.x + token * (a.heads + 2 * a.kv_heads) * a.head_dim * 4
-        cosines, sines = a.cosines + token * half_dim * 4, a.sines + token * half_dim * 4
+        angles = load_index(a.positions + 8 * token) * half_dim * 4
+        cosines, sines = a.cosines + angles, a.sines + angles
         for head in range(a.heads):
             to = a.queries + (token * a.heads + head) * a.head_dim * a.value_bytes
             _rotate_head(x + head * a.head_dim * 4, cosines, sines, half_dim, to, a.value_bytes)
@@ -138,11 +156,13 @@ def _place(pointer):
 
 
 NORMALISE = Kernel(_normalise, "items width x branch scale added weight normed", ["eps"])
+ADD = Kernel(_add, "items width x branch scale added")
 BEND = Kernel(_bend, "items vectors x result")
 ACTIVATE = Kernel(_activate, "items width x result")
 PLACE = Kernel(
     _place,
-    "items heads kv_heads head_dim x cosines sines places queries keys values value_bytes together",
+    "items heads kv_heads head_dim x positions cosines sines places queries keys values "
+    "value_bytes together",
 )
 
 
@@ -152,6 +172,7 @@ class CpuOps(TorchOps):
     def __init__(self, dtype: torch.dtype) -> None:
         """`dtype` is the type of products."""
         self._dtype = dtype
+        self._angles: dict[tuple[int, float], Rotary] = {}
         prepare(dtype)
 
     def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
@@ -186,15 +207,30 @@ class CpuOps(TorchOps):
         NORMALISE.run(
             items=x.numel() // x.shape[-1],
             width=x.shape[-1],
-            x=x.data_ptr(),
-            branch=0 if branch is None else branch.data_ptr(),
-            scale=0 if scale is None else scale.data_ptr(),
-            added=added.data_ptr(),
-            weight=weight.data_ptr(),
-            normed=normed.data_ptr(),
+            x=x,
+            branch=branch,
+            scale=scale,
+            added=added,
+            weight=weight,
+            normed=normed,
             eps=eps,
         )
         return added, normed
+
+    def add(self, x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
+        if x.shape[-1] % WIDTH:
+            return super().add(x, branch, scale)
+        x, branch = x.contiguous(), branch.contiguous()
+        added = torch.empty_like(x)
+        ADD.run(
+            items=x.numel() // x.shape[-1],
+            width=x.shape[-1],
+            x=x,
+            branch=branch,
+            scale=scale,
+            added=added,
+        )
+        return added
 
     def gelu(self, x: Tensor) -> Tensor:
         if x.numel() % WIDTH:
@@ -205,8 +241,8 @@ class CpuOps(TorchOps):
         BEND.run(
             items=-(-vectors // BENT_VECTORS),
             vectors=vectors,
-            x=x.data_ptr(),
-            result=result.data_ptr(),
+            x=x,
+            result=result,
         )
         return result
 
@@ -216,7 +252,7 @@ class CpuOps(TorchOps):
             return super().silu_mul(gate_up)
         gate_up = gate_up.contiguous()
         result = gate_up.new_empty(rows, width)
-        ACTIVATE.run(items=rows, width=width, x=gate_up.data_ptr(), result=result.data_ptr())
+        ACTIVATE.run(items=rows, width=width, x=gate_up, result=result)
         return result
 
     def rotate_and_attend(
@@ -237,19 +273,29 @@ class CpuOps(TorchOps):
         tokens, _, head_dim = qkv.shape
         keys, values = pages(cache, layer)
         queries = torch.empty(tokens, heads[0], head_dim, dtype=keys.dtype)
+        angles = self._angles_for(rotary, batch.keys)
         PLACE.run(
             items=tokens,
             heads=heads[0],
             kv_heads=heads[1],
             head_dim=head_dim,
-            x=qkv.data_ptr(),
-            cosines=rotary.cos.data_ptr(),
-            sines=rotary.sin.data_ptr(),
-            places=batch.kv_indices.data_ptr(),
-            queries=queries.data_ptr(),
-            keys=keys.data_ptr(),
-            values=values.data_ptr(),
+            x=qkv,
+            positions=rotary.positions,
+            cosines=angles.cos,
+            sines=angles.sin,
+            places=batch.kv_indices,
+            queries=queries,
+            keys=keys,
+            values=values,
             value_bytes=values.itemsize,
             together=keys.shape[-1],
         )
         return batch.attend(layer, queries, cache)
+
+    def _angles_for(self, rotary: Rotary, contexts: int) -> Rotary:
+        """Those of all positions in contexts of such lengths; looked up, not computed anew."""
+        kind = (rotary.head_dim, rotary.theta)
+        known = self._angles.get(kind)
+        if known is None or len(known.positions) < contexts:
+            known = self._angles[kind] = replace(rotary, positions=torch.arange(2 * contexts))
+        return known

@@ -16,13 +16,16 @@ from torch.nn import functional
 
 from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.tiles import PANELS, ROWS, Form, compiled, inputs_together, tile_of
-from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, take
+from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, load, store_kept, take
 
 BLOCK_ROWS, BLOCK_PANELS, DEPTH = 192, 8, 1024
 """What one thread takes where there are many rows, and how many inputs at a time."""
 
 SHARES = 8
 """Parts for each thread where there are few rows, so that none waits long for another."""
+
+ROUNDED_VECTORS = 512
+"""That a thread takes at a time."""
 
 _FIELDS = "items groups group rows inputs panels depth x weights scales bias result"
 
@@ -79,6 +82,31 @@ def _kernel(form: Form) -> Kernel:
     return Kernel(multiply, _FIELDS, variant=form)
 
 
+def _round(pointer):
+    a = carray(pointer, 1)[0]
+    while True:
+        item = take(pointer, 0)
+        if item >= a.items:
+            break
+        end = min(a.vectors, (item + 1) * ROUNDED_VECTORS)
+        for vector in range(item * ROUNDED_VECTORS, end):
+            store_kept(a.result, vector * WIDTH, load(a.x + vector * VECTOR_BYTES), 2)
+
+
+ROUND = Kernel(_round, "items vectors x result")
+
+
+def rounded(x: Tensor) -> Tensor:
+    """float32 to the nearest bfloat16."""
+    if x.numel() % WIDTH:
+        return x.bfloat16()
+    x = x.contiguous()
+    result = torch.empty_like(x, dtype=torch.bfloat16)
+    vectors = x.numel() // WIDTH
+    ROUND.run(items=-(-vectors // ROUNDED_VECTORS), vectors=vectors, x=x, result=result)
+    return result
+
+
 def in_panels(weight: Tensor) -> Tensor:
     """[outputs, inputs] as [panels, inputs / together, 16, together], see `tiles`; what is missing
     is zeros."""
@@ -118,10 +146,10 @@ def multiply(
         inputs=inputs,
         panels=count,
         depth=inputs if few else DEPTH,
-        x=x.data_ptr(),
-        weights=panels.data_ptr(),
-        scales=0 if scales is None else scales.data_ptr(),
-        bias=0 if bias is None else bias.data_ptr(),
-        result=result.data_ptr(),
+        x=x,
+        weights=panels,
+        scales=scales,
+        bias=bias,
+        result=result,
     )
     return result

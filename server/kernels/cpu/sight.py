@@ -115,12 +115,12 @@ def see(q: Tensor, k: Tensor, v: Tensor, head_dim: int, dtype: torch.dtype) -> T
         tokens=tokens,
         heads=heads,
         head_dim=head_dim,
-        queries=q.data_ptr(),
-        keys=keys.data_ptr(),
-        values=values.data_ptr(),
-        scores=scores.data_ptr(),
+        queries=q,
+        keys=keys,
+        values=values,
+        scores=scores,
         scores_bytes=4 * scores.shape[1],
-        result=result.data_ptr(),
+        result=result,
         scale=head_dim**-0.5,
     )
     return result

@@ -11,10 +11,12 @@ import ctypes
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -23,11 +25,45 @@ from llvmlite import binding
 from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
+from torch import Tensor
 
 from server.kernels.cpu.openmp import library
 
 COUNTERS = [("next_item", np.int64), ("next_thread", np.int64)]
 """What every record begins with: threads take their numbers from them."""
+
+
+Argument = Tensor | float | None
+"""A number, or a tensor for the address of its content, or None for no address."""
+
+
+class Note(Protocol):
+    """Takes down what a kernel would have been run with."""
+
+    def __call__(self, address: int, record: bytes, tensors: list[Tensor]) -> None:
+        """
+        Args:
+            address: of its compiled function.
+            tensors: what the record has the addresses of.
+        """
+
+
+class _Recording(threading.local):
+    note: Note | None = None
+
+
+_recording = _Recording()
+
+
+@contextmanager
+def recording(note: Note) -> Iterator[None]:
+    """Kernels of this thread are not run meanwhile, but noted."""
+    assert _recording.note is None
+    _recording.note = note
+    try:
+        yield
+    finally:
+        _recording.note = None
 
 
 def missing() -> str | None:
@@ -81,12 +117,17 @@ class Kernel:
         """Whether an earlier process compiled it."""
         return bool(self._compiled.cache_hits)
 
-    def run(self, **arguments: float) -> None:
-        """All memory that the arguments point to must stay until it returns."""
-        values = map(arguments.__getitem__, self._names)
-        record = bytearray(self._record.pack(*[0] * len(COUNTERS), *values))
-        at = ctypes.addressof(ctypes.c_char.from_buffer(record))
-        self._start(self._address, at, torch.get_num_threads(), 0)
+    def run(self, **arguments: Argument) -> None:
+        given = [arguments[name] for name in self._names]
+        values = [one.data_ptr() if isinstance(one, Tensor) else one or 0 for one in given]
+        record = self._record.pack(*[0] * len(COUNTERS), *values)
+        if _recording.note is None:
+            memory = bytearray(record)
+            at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+            self._start(self._address, at, torch.get_num_threads(), 0)
+        else:
+            tensors = [one for one in given if isinstance(one, Tensor)]
+            _recording.note(self._address, record, tensors)
 
 
 class _Kept(FunctionCache):  # type: ignore[misc]

@@ -78,7 +78,7 @@ class TritonOps:
     ) -> tuple[Tensor, Tensor]:
         return norms.add_rms_norm(x, branch, scale, weight, eps)
 
-    def add(self, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
+    def add(self, x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
         return norms.add_rms_norm(x, branch, scale)[0]
 
     def square_sums(self, x: Tensor, y: Tensor) -> Tensor:
