@@ -2,7 +2,7 @@
 
     python -m benchmarks.cpu_steps [--ways bfloat16:cpu bfloat16:torch float32:cpu] [--rounds 3]
 
-A way is a type and an attention backend. Each loads the mid checkpoint of `benchmarks/peers`;
+A way is a type and an attention backend, and `:plain` where steps are not recorded. Each loads the mid checkpoint of `benchmarks/peers`;
 rounds go through all ways in turn, and the least time of each figure counts.
 """
 
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from server.demo.random_checkpoint import MID, write_random_checkpoint
 from server.distributed.groups import Groups
-from server.kernels.attention import KVCache
+from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.backends import Backend, choose_backend, choose_ops
 from server.model.checkpoint import held_bytes
 from server.model.internvl import InternVLChat
@@ -42,10 +43,11 @@ class Way:
     model: InternVLChat
     backend: Backend
     cache: KVCache
+    layers: Callable[[Tensor, KVCache, AttentionBatch], Tensor]
 
     @staticmethod
     def load(name: str, spec: ModelSpec, quantization: str) -> Way:
-        type_name, wanted = name.split(":")
+        type_name, wanted, *plain = name.split(":")
         dtype: torch.dtype = getattr(torch, type_name)
         backend = choose_backend(wanted, CPU, dtype, spec.text.head_dim)
         model = make_model(
@@ -69,7 +71,10 @@ class Way:
             dtype=dtype,
             device=CPU,
         )
-        return Way(name, model, backend, cache)
+        layers = model.forward
+        if backend.repeat is not None and not plain:
+            layers = backend.repeat(model.forward, spec.text.max_positions)
+        return Way(name, model, backend, cache, layers)
 
     def step(self, requests: int, count: int, context: int) -> None:
         """The last `count` tokens of as many contexts."""
@@ -86,7 +91,7 @@ class Way:
             context_lens=[context] * requests,
             block_tables=tables,
         )
-        hidden = self.model.forward(self.model.embed(positions), self.cache, batch)
+        hidden = self.layers(self.model.embed(positions), self.cache, batch)
         self.model.logits(hidden[count - 1 :: count])
 
     def encode(self, pictures: int) -> None:

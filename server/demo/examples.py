@@ -33,6 +33,9 @@ from server.model.spec import ModelSpec
 IGNORED = UNKNOWN
 """Target of a token that is not learned."""
 
+LENGTH_UNIT = 16
+"""Examples are padded to multiples of it: what multiplies makes itself ready for each new shape."""
+
 WEIGHTS: dict[Category, float] = {
     "shapes": 0.8,
     "colours": 0.8,
@@ -227,6 +230,7 @@ def _draw_conversation(scenes: Sequence[Scene], chance: random.Random) -> Conver
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
     length = max(map(len, rows), default=0)
+    length += -length % LENGTH_UNIT
     return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows])
 
 

@@ -26,6 +26,9 @@ from server.model.checkpoint import checkpoint_tensors
 from server.model.internvl import InternVLChat, normalise, pixel_shuffle
 from server.model.spec import ModelSpec
 
+ROWS_UNIT = 64
+"""As `LENGTH_UNIT`, for the rows that are learned."""
+
 PATCH_HEAD, MENTION_HEAD = HEADS = ("patch_head", "mention_head")
 """Names of the tensors that no checkpoint has."""
 
@@ -103,9 +106,9 @@ class Network:
         hidden = hidden.masked_scatter(places[:, None], pictures.to(hidden.dtype))
         middle, hidden = self._read(hidden, batch)
         targets = batch.targets.flatten()
-        learned = targets != IGNORED
+        learned = _rows_of(targets != IGNORED)
         logits = self.model.logits(hidden[learned])
-        loss = functional.cross_entropy(logits, targets[learned])
+        loss = functional.cross_entropy(logits, targets[learned], ignore_index=IGNORED)
         wrong = logits.argmax(-1) != targets[learned]
         mentions = self._mention_loss(middle, batch.mentions)
         return Losses(loss, patches, mentions, _right(batch, learned, wrong))
@@ -123,7 +126,7 @@ class Network:
 
     def _mention_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         labels = labels.flatten(0, 1)
-        named = (labels != IGNORED).any(-1)
+        named = _rows_of((labels != IGNORED).any(-1))
         normed = functional.rms_norm(states[named], states.shape[-1:])
         logits = functional.linear(normed, self.mention_head).float()
         labels = labels[named]
@@ -175,7 +178,16 @@ def _turn(tokens: Tensor, turned: Tensor) -> Tensor:
     return torch.where(turned[:, None, None], swapped, tokens)
 
 
+def _rows_of(chosen: Tensor) -> Tensor:
+    """Indices of the chosen rows, [R], and then of some others that make their number a multiple of
+    `ROWS_UNIT`."""
+    count = int(chosen.sum())
+    order = chosen.byte().argsort(descending=True, stable=True)
+    return order[: count + -count % ROWS_UNIT]
+
+
 def _right(batch: Batch, learned: Tensor, wrong: Tensor) -> Tensor:
+    learned, wrong = (x[batch.targets.flatten()[learned] != IGNORED] for x in (learned, wrong))
     branches = batch.branches.flatten()[learned] - 1
     rows = torch.arange(len(batch.branches), device=branches.device)
     rows = rows[:, None].expand_as(batch.branches).flatten()[learned]

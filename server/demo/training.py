@@ -7,6 +7,7 @@ steps as one that was never interrupted: batches follow from seed and step alone
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, replace
@@ -100,6 +101,7 @@ class Training:
             batch_size=None,
             sampler=range(self.steps_done, end),
             num_workers=workers,
+            worker_init_fn=_give_way,
             prefetch_factor=8 if workers else None,
         )
         report = Report(self._run / LOG)
@@ -158,6 +160,11 @@ class Training:
         }
         content = save(weights, metadata={"format": "pt"})
         (folder / SINGLE_NAME).write_bytes(content)
+
+
+def _give_way(_: int) -> None:
+    """Pictures are drawn where the step leaves a core alone."""
+    os.nice(19)
 
 
 class Report:
