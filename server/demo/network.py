@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -31,6 +31,14 @@ ROWS_UNIT = 64
 
 PATCH_HEAD, MENTION_HEAD = HEADS = ("patch_head", "mention_head")
 """Names of the tensors that no checkpoint has."""
+
+TOWER = ("vision_model.", PATCH_HEAD)
+"""How names of the vision tower's tensors begin."""
+
+Teaches = Literal["each alone", "both", "language"]
+"""What a batch teaches: the tower by its patches and the language model by the answers; the tower
+by the answers, too; or the language model alone. What a language model that knows nothing yet would
+teach the tower is noise, which undoes what patches have taught."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +94,15 @@ class Network:
         for name, tensor in checkpoint_tensors(self.model).items():
             tensor.copy_(_first_values(name, tensor.shape, self.spec, generator))
 
-    def losses(self, batch: Batch, *, joint: bool = True) -> Losses:
-        """Mean losses of the answers' tokens, of the patches and of the mentions.
-
-        Args:
-            joint: answers also teach the vision tower. What a language model that knows nothing yet
-                would teach it is noise, which undoes what patches have taught.
-        """
-        states = self._see(batch)[:, 1:]
-        patches = self._patch_loss(states, batch.patches)
+    def losses(self, batch: Batch, teaches: Teaches = "both") -> Losses:
+        """Mean losses of the answers' tokens, of the patches and of the mentions."""
+        with torch.set_grad_enabled(teaches != "language"):
+            states = self._see(batch)[:, 1:]
+            patches = self._patch_loss(states, batch.patches)
         if not batch.token_ids.numel():
             return Losses(patches.new_zeros(()), patches, patches.new_zeros(()), torch.zeros(0, 0))
         rows = math.isqrt(states.shape[1])
-        grid = torch.unflatten(states if joint else states.detach(), 1, (rows, -1))
+        grid = torch.unflatten(states if teaches == "both" else states.detach(), 1, (rows, -1))
         shuffled = pixel_shuffle(grid, self.spec.shuffle, self.spec.ps_version)
         pictures = self.model.projector(_turn(shuffled, batch.turned))
         hidden = self.model.embed(batch.token_ids.flatten())

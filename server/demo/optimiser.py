@@ -57,12 +57,18 @@ class Optimiser:
         return self._state
 
     @torch.no_grad()
-    def step(self, number: int, rate: float) -> None:
-        """Step `number`, from 1, at `rate` of the full learning rate."""
+    def step(self, number: int, rate: float, resting: tuple[str, ...] = ()) -> None:
+        """Step `number`, from 1, at `rate` of the full learning rate.
+
+        Args:
+            resting: how the names begin of weights that stay as they are.
+        """
         for names in self._matrices.values():
-            self._step_matrices(names, rate)
+            if moving := [name for name in names if not name.startswith(resting)]:
+                self._step_matrices(moving, rate)
         for name in self._others:
-            self._step_other(name, number, rate)
+            if not name.startswith(resting):
+                self._step_other(name, number, rate)
 
     def _step_matrices(self, names: list[str], rate: float) -> None:
         """Matrices of one shape together."""

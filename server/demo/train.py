@@ -9,6 +9,7 @@ there when it is started again; with --export the last state is written as a che
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,14 +37,17 @@ SHAPE = CheckpointShape(
 """64 tokens a picture; 5 vision heads, and 7 query heads to the one KV head."""
 
 _WHOLE = Recipe(size_px=224, grid=3, pictures=32, tokens=260)
+_ASKED_MORE = replace(_WHOLE, tokens=360)
 STAGES = (
     Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=1200),
     Stage(Recipe(size_px=140, grid=2, pictures=40, tokens=0), steps=300),
     Stage(_WHOLE, steps=300),
-    Stage(_WHOLE, steps=3300, joint=True, decay_steps=1400),
+    Stage(_WHOLE, steps=3300, teaches="both", decay_steps=1400),
+    Stage(_ASKED_MORE, steps=900, teaches="language", full_rate=0.5, decay_steps=850),
 )
 """The tower learns to see alone, on small pictures, which hold less, and at last nearly in the size
-of whole ones; then the language model to speak about what the tower sees; then both together."""
+of whole ones; then the language model to speak about what the tower sees; then both together. The
+tower is the first to be done, and steps without it are short."""
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from server.demo import tokenizer
 from server.demo.examples import Batch, Batches, Recipe
 from server.demo.layout import CheckpointShape, write_json_files
-from server.demo.network import HEADS, Losses, Network
+from server.demo.network import HEADS, TOWER, Losses, Network, Teaches
 from server.demo.optimiser import Optimiser
 from server.demo.questions import Category
 from server.frontend.prompt import IMAGE_CONTEXT
@@ -49,8 +49,9 @@ class Stage:
 
     recipe: Recipe
     steps: int
-    joint: bool = False
-    """See `Network.losses`."""
+    teaches: Teaches = "each alone"
+    full_rate: float = 1.0
+    """Part of the full learning rate, for the whole stage."""
     decay_steps: int = 0
     """Last steps, over which the learning rate falls to zero."""
 
@@ -61,7 +62,7 @@ class Stage:
         """Part of the full learning rate at a step of the stage, from 0."""
         left = self.steps - step
         falling = left / self.decay_steps if left < self.decay_steps else 1.0
-        return min(1.0, (step + 1) / WARM_UP_STEPS, falling)
+        return self.full_rate * min(1.0, (step + 1) / WARM_UP_STEPS, falling)
 
 
 class Training:
@@ -109,7 +110,7 @@ class Training:
         saved_at = time.monotonic()
         for batch in bar:
             rate = stage.rate(self.steps_done - first_step)
-            losses = self._step(_to(batch, self._device), rate, joint=stage.joint)
+            losses = self._step(_to(batch, self._device), rate, stage.teaches)
             report.add(self.steps_done, batch, losses)
             bar.set_postfix_str(report.summary, refresh=False)
             if time.monotonic() > saved_at + SAVE_S:
@@ -117,14 +118,15 @@ class Training:
                 saved_at = time.monotonic()
         self.save()
 
-    def _step(self, batch: Batch, rate: float, *, joint: bool) -> Losses:
+    def _step(self, batch: Batch, rate: float, teaches: Teaches) -> Losses:
         with torch.autocast(self._device.type, torch.bfloat16, self._mixed):
-            losses = self._network.losses(batch, joint=joint)
+            losses = self._network.losses(batch, teaches)
         self._network.clear_gradients()
         total = losses.answers + PATCH_LOSS * losses.patches + MENTION_LOSS * losses.mentions
         torch.autograd.backward(total)
         self.steps_done += 1
-        self._optimiser.step(self.steps_done, rate)
+        resting = TOWER if teaches == "language" else ()
+        self._optimiser.step(self.steps_done, rate, resting)
         with torch.no_grad():
             for name, average in self._average.items():
                 average.lerp_(self._weights[name], 1 / min(AVERAGE_STEPS, self.steps_done))

@@ -38,3 +38,15 @@ def test_joined_matrices_are_stepped_apart() -> None:
     assert query.diagonal().max() < 0
     assert not key.any()
     assert not value.any()
+
+
+def test_weights_that_rest_do_not_follow_their_momentum() -> None:
+    names = ["a.weight", "b.weight", "a.bias"]
+    weights = {name: torch.zeros(4, 4) for name in names}
+    gradients = {name: torch.eye(4) for name in names}
+    optimiser = Optimiser(weights, gradients)
+    optimiser.step(1, rate=1.0)
+    before = {name: weight.clone() for name, weight in weights.items()}
+    optimiser.step(2, 1.0, resting=("a.",))
+    moved = {name for name in names if not torch.equal(weights[name], before[name])}
+    assert moved == {"b.weight"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,4 @@ def test_the_export_is_a_checkpoint_that_the_server_loads(tmp_path: Path) -> Non
 def test_the_learning_rate_warms_up_and_falls(step: int, rate: float) -> None:
     stage = Stage(RECIPE, steps=100, decay_steps=20)
     assert stage.rate(step) == pytest.approx(rate)
+    assert replace(stage, full_rate=0.5).rate(step) == pytest.approx(rate / 2)
