@@ -2,8 +2,9 @@
 
     python -m benchmarks.cpu_steps [--ways bfloat16:cpu bfloat16:torch float32:cpu] [--rounds 3]
 
-A way is a type and an attention backend, and `:plain` where steps are not recorded. Each loads the mid checkpoint of `benchmarks/peers`;
-rounds go through all ways in turn, and the least time of each figure counts.
+A way is a type and an attention backend, and `:plain` where steps are not recorded. Each loads the
+mid checkpoint of `benchmarks/peers`; rounds go through all ways in turn, and the least time of each
+figure counts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from server.model.checkpoint import held_bytes
 from server.model.internvl import InternVLChat
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
+from server.runner.build import ROUNDED
 from server.runner.loading import make_model
 from server.settings import Settings
 
@@ -61,7 +63,8 @@ class Way:
             groups=Groups(),
             planned_bytes=1,
         )
-        model.use(choose_ops(CPU, backend.hidden, dtype)[0])
+        rounded = dtype if quantization in ROUNDED else backend.hidden
+        model.use(choose_ops(CPU, backend.hidden, dtype, rounded)[0])
         cache = KVCache.allocate(
             num_layers=spec.text.num_layers,
             num_blocks=sum(DECODES[-1]) * DECODES[-1][0] // backend.block_size,

@@ -78,18 +78,22 @@ def choose_backend(
 
 
 def choose_ops(
-    device: torch.device, hidden: torch.dtype, dtype: torch.dtype | None = None
+    device: torch.device,
+    hidden: torch.dtype,
+    dtype: torch.dtype | None = None,
+    rows: torch.dtype | None = None,
 ) -> tuple[Ops, str]:
     """What computes norms, rotation and activations, and why.
 
     Args:
         dtype: of products, where that is not the type of hidden states.
+        rows: in which matrices take what they multiply, where that is not `dtype`.
     """
     try:
         if device.type == "cuda":
             ops: Ops = _load("server.kernels.triton.ops", "Triton").TritonOps()
             return ops, "fused by Triton"
-        ops = load_for_cpu("server.kernels.cpu.ops", device, hidden).CpuOps(dtype or hidden)
+        ops = load_for_cpu("server.kernels.cpu.ops", device, hidden).CpuOps(dtype or hidden, rows)
     except Unfit as fault:
         return TORCH, f"plain torch; {fault}"
     return ops, "our own kernels"

@@ -32,6 +32,9 @@ from server.runner.ranks import Leader
 from server.runner.runner import LocalRunner
 from server.settings import Settings
 
+ROUNDED = ("none", "int8")
+"""Quantisations whose products on a CPU take rows in the type of products; others want float32."""
+
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +84,8 @@ def build_rank(
     planned = memory_of_ranks(settings, spec, plan, device, dtype)[where.rank]
     backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     log.info("attention: %s (%s)", backend.name, backend.reason)
-    ops, reason = choose_ops(device, backend.hidden, dtype)
+    rounded = settings.quantization in ROUNDED
+    ops, reason = choose_ops(device, backend.hidden, dtype, dtype if rounded else backend.hidden)
     log.info("norms, rotation, activations: %s", reason)
     shard = plan.ranks[where.rank]
     groups = Groups() if meeting is None else meeting.join(shard.peers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +295,22 @@ def test_activations(width: int) -> None:
     assert_close(OPS.silu_mul(gate_up), TORCH.silu_mul(gate_up))
     far = -100 * gate_up.abs()
     assert_close(OPS.silu_mul(far), TORCH.silu_mul(far), atol=1e-30, rtol=1e-6)
+
+
+@pytest.mark.parametrize("width", [96, 50])
+def test_what_products_take_is_rounded_where_it_is_made(width: int) -> None:
+    rounding = CpuOps(torch.float32, torch.bfloat16)
+    x, branch, weight = draw(5, width), draw(5, width, seed=1), draw(width, seed=2)
+    makers: list[Callable[[CpuOps], Tensor]] = [
+        lambda ops: ops.rms_norm(x, weight, EPS),
+        lambda ops: ops.add_rms_norm(x, branch, weight, EPS)[1],
+        lambda ops: ops.gelu(x),
+        lambda ops: ops.silu_mul(x),
+    ]
+    for make in makers:
+        assert torch.equal(make(rounding), make(OPS).bfloat16())
+    # What a product gives back in bfloat16 is widened.
+    assert torch.equal(rounding.add(x, branch.bfloat16()), x + branch.bfloat16().float())
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(7, 1), (8, 2), (3, 3)])

@@ -57,9 +57,10 @@ def _normalise(pointer):
             squares = fma(value, value, squares)
         factor = splat(f32(1) / np.sqrt(total(squares) / f32(a.width) + a.eps))
         source = added if a.branch else x
-        for at in range(0, width_bytes, VECTOR_BYTES):
-            value = load(source + at) * factor * load(a.weight + at)
-            store(a.normed + offset + at, value)
+        normed = a.normed + row * a.width * a.row_bytes
+        for index in range(0, a.width, WIDTH):
+            value = load(source + 4 * index) * factor * load(a.weight + 4 * index)
+            store_kept(normed, index, value, a.row_bytes)
 
 
 def _add(pointer):
@@ -79,16 +80,17 @@ def _add(pointer):
 
 def _activate(pointer):
     a = carray(pointer, 1)[0]
-    width_bytes = a.width * 4
     one, minus_one = splat(f32(1)), splat(f32(-1))
     while True:
         row = take(pointer, 0)
         if row >= a.items:
             break
-        for at in range(0, width_bytes, VECTOR_BYTES):
-            gate = load(a.x + 2 * row * width_bytes + at)
-            up = load(a.x + (2 * row + 1) * width_bytes + at)
-            store(a.result + row * width_bytes + at, gate / (one + exp(gate * minus_one)) * up)
+        gates = a.x + 2 * row * a.width * 4
+        ups, result = gates + a.width * 4, a.result + row * a.width * a.row_bytes
+        for index in range(0, a.width, WIDTH):
+            gate, up = load(gates + 4 * index), load(ups + 4 * index)
+            value = gate / (one + exp(gate * minus_one)) * up
+            store_kept(result, index, value, a.row_bytes)
 
 
 def _bend(pointer):
@@ -99,8 +101,8 @@ def _bend(pointer):
             break
         end = min(a.vectors, (item + 1) * BENT_VECTORS)
         for vector in range(item * BENT_VECTORS, end):
-            at = vector * VECTOR_BYTES
-            store(a.result + at, gelu(load(a.x + at)))
+            value = gelu(load(a.x + vector * VECTOR_BYTES))
+            store_kept(a.result, vector * WIDTH, value, a.row_bytes)
 
 
 @njit
@@ -155,10 +157,10 @@ def _place(pointer):
                     store_one_kept(a.values, to + 1, f32(0), a.value_bytes)
 
 
-NORMALISE = Kernel(_normalise, "items width x branch scale added weight normed", ["eps"])
+NORMALISE = Kernel(_normalise, "items width x branch scale added weight normed row_bytes", ["eps"])
 ADD = Kernel(_add, "items width x branch scale added")
-BEND = Kernel(_bend, "items vectors x result")
-ACTIVATE = Kernel(_activate, "items width x result")
+BEND = Kernel(_bend, "items vectors x result row_bytes")
+ACTIVATE = Kernel(_activate, "items width x result row_bytes")
 PLACE = Kernel(
     _place,
     "items heads kv_heads head_dim x positions cosines sines places queries keys values "
@@ -169,9 +171,14 @@ PLACE = Kernel(
 class CpuOps(TorchOps):
     """For float32 hidden states."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        """`dtype` is the type of products."""
+    def __init__(self, dtype: torch.dtype, rows: torch.dtype | None = None) -> None:
+        """
+        Args:
+            dtype: of products, float32 or bfloat16.
+            rows: in which what goes into a product is made, if not `dtype`.
+        """
         self._dtype = dtype
+        self._rows = rows or dtype
         self._angles: dict[tuple[int, float], Rotary] = {}
         prepare(dtype)
 
@@ -182,14 +189,15 @@ class CpuOps(TorchOps):
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         if x.shape[-1] % WIDTH:
-            return super().rms_norm(x, weight, eps)
+            return super().rms_norm(x, weight, eps).to(self._rows)
         return self._normalise(x, None, weight, eps)[1]
 
     def add_rms_norm(
         self, x: Tensor, branch: Tensor, weight: Tensor, eps: float, scale: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         if x.shape[-1] % WIDTH:
-            return super().add_rms_norm(x, branch, weight, eps, scale)
+            x = self.add(x, branch, scale)
+            return x, self.rms_norm(x, weight, eps)
         return self._normalise(x, branch, weight, eps, scale)
 
     def _normalise(
@@ -201,9 +209,9 @@ class CpuOps(TorchOps):
         scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         x = x.contiguous()
-        normed = torch.empty_like(x)
+        normed = torch.empty_like(x, dtype=self._rows)
         added = x if branch is None else torch.empty_like(x)
-        branch = None if branch is None else branch.contiguous()
+        branch = None if branch is None else branch.float().contiguous()
         NORMALISE.run(
             items=x.numel() // x.shape[-1],
             width=x.shape[-1],
@@ -213,6 +221,7 @@ class CpuOps(TorchOps):
             added=added,
             weight=weight,
             normed=normed,
+            row_bytes=normed.itemsize,
             eps=eps,
         )
         return added, normed
@@ -220,7 +229,7 @@ class CpuOps(TorchOps):
     def add(self, x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
         if x.shape[-1] % WIDTH:
             return super().add(x, branch, scale)
-        x, branch = x.contiguous(), branch.contiguous()
+        x, branch = x.contiguous(), branch.float().contiguous()
         added = torch.empty_like(x)
         ADD.run(
             items=x.numel() // x.shape[-1],
@@ -234,25 +243,26 @@ class CpuOps(TorchOps):
 
     def gelu(self, x: Tensor) -> Tensor:
         if x.numel() % WIDTH:
-            return super().gelu(x)
-        x = x.contiguous()
-        result = torch.empty_like(x)
+            return super().gelu(x).to(self._rows)
+        x = x.float().contiguous()
+        result = torch.empty_like(x, dtype=self._rows)
         vectors = x.numel() // WIDTH
         BEND.run(
             items=-(-vectors // BENT_VECTORS),
             vectors=vectors,
             x=x,
             result=result,
+            row_bytes=result.itemsize,
         )
         return result
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         rows, width = len(gate_up), gate_up.shape[1] // 2
         if width % WIDTH:
-            return super().silu_mul(gate_up)
-        gate_up = gate_up.contiguous()
-        result = gate_up.new_empty(rows, width)
-        ACTIVATE.run(items=rows, width=width, x=gate_up, result=result)
+            return super().silu_mul(gate_up).to(self._rows)
+        gate_up = gate_up.float().contiguous()
+        result = torch.empty(rows, width, dtype=self._rows)
+        ACTIVATE.run(items=rows, width=width, x=gate_up, result=result, row_bytes=result.itemsize)
         return result
 
     def rotate_and_attend(
@@ -269,7 +279,7 @@ class CpuOps(TorchOps):
             return super().rotate_and_attend(
                 layer, qkv, rotary, heads=heads, cache=cache, batch=batch
             )
-        qkv = qkv.contiguous()
+        qkv = qkv.float().contiguous()
         tokens, _, head_dim = qkv.shape
         keys, values = pages(cache, layer)
         queries = torch.empty(tokens, heads[0], head_dim, dtype=keys.dtype)

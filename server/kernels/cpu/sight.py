@@ -18,9 +18,6 @@ from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.tiles import ROWS, Form, compiled, inputs_together, tile_of
 from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, f32, splat, store, take
 
-QUERIES = 4 * ROWS
-"""Of a head at a time."""
-
 _FIELDS = "items parts tokens heads head_dim queries keys values scores scores_bytes result"
 
 
@@ -63,23 +60,22 @@ def _kernel(value_bytes: int) -> Kernel:
             picture, head = picture_head // a.heads, picture_head % a.heads
             keys = a.keys + picture_head * blocks * WIDTH * a.head_dim * value_bytes
             values = a.values + picture_head * blocks * WIDTH * a.head_dim * value_bytes
-            end = min(a.tokens, (part + 1) * QUERIES)
-            for token in range(part * QUERIES, end, ROWS):
-                count = min(ROWS, end - token)
-                begin = (picture * a.tokens + token) * width + head * a.head_dim
-                queries = a.queries + begin * value_bytes
-                multiply(
-                    queries, width * value_bytes, count, keys, blocks, a.head_dim, scores, row_bytes
-                )
-                shares = scores + count * row_bytes
-                for index in range(count):
-                    row = scores + index * row_bytes
-                    share = f32(1) / exponentiate(row, blocks, a.tokens, a.scale, value_bytes)
-                    store(shares + index * VECTOR_BYTES, splat(share))
-                result = a.result + begin * 4
-                panels, inputs = a.head_dim // WIDTH, blocks * WIDTH
-                multiply(scores, row_bytes, count, values, panels, inputs, result, width * 4)
-                scale_rows(result, width * 4, count, a.head_dim, shares)
+            token = part * ROWS
+            count = min(ROWS, a.tokens - token)
+            begin = (picture * a.tokens + token) * width + head * a.head_dim
+            queries = a.queries + begin * value_bytes
+            multiply(
+                queries, width * value_bytes, count, keys, blocks, a.head_dim, scores, row_bytes
+            )
+            shares = scores + count * row_bytes
+            for index in range(count):
+                row = scores + index * row_bytes
+                share = f32(1) / exponentiate(row, blocks, a.tokens, a.scale, value_bytes)
+                store(shares + index * VECTOR_BYTES, splat(share))
+            result = a.result + begin * 4
+            panels, inputs = a.head_dim // WIDTH, blocks * WIDTH
+            multiply(scores, row_bytes, count, values, panels, inputs, result, width * 4)
+            scale_rows(result, width * 4, count, a.head_dim, shares)
 
     return Kernel(see, _FIELDS, ["scale"], form)
 
@@ -108,7 +104,7 @@ def see(q: Tensor, k: Tensor, v: Tensor, head_dim: int, dtype: torch.dtype) -> T
     values = values.permute(0, 3, 4, 1, 5, 2).contiguous()
     result = torch.empty(pictures, tokens, width)
     scores = torch.empty(torch.get_num_threads(), ROWS * (tokens + missing + WIDTH))
-    parts = -(-tokens // QUERIES)
+    parts = -(-tokens // ROWS)
     _kernel(dtype.itemsize).run(
         items=pictures * heads * parts,
         parts=parts,
