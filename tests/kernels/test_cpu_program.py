@@ -104,7 +104,7 @@ class Layers:
         heads = [HEADS, KV_HEADS, KV_HEADS]
         for layer in range(LAYERS):
             normed = OPS.rms_norm(x, NORM, 1e-5)
-            qkv = multiply(normed, self.qkv, None).unflatten(-1, (-1, HEAD_DIM))
+            qkv = torch.unflatten(multiply(normed, self.qkv, None), -1, (-1, HEAD_DIM))
             attended = OPS.rotate_and_attend(
                 layer, qkv, rotary, heads=heads, cache=cache, batch=batch
             )
