@@ -36,6 +36,15 @@ BENT_VECTORS = 512
 """That a thread takes at a time."""
 
 
+@njit
+def _sum(x, branch, scale, at):
+    """Sixteen elements of x + scale * branch, which lie `at` behind the begin of each."""
+    other = load(branch + at)
+    if scale:
+        other = other * load(scale + at)
+    return load(x + at) + other
+
+
 def _normalise(pointer):
     a = carray(pointer, 1)[0]
     width_bytes = a.width * 4
@@ -47,13 +56,11 @@ def _normalise(pointer):
         x, branch, added = a.x + offset, a.branch + offset, a.added + offset
         squares = splat(f32(0))
         for at in range(0, width_bytes, VECTOR_BYTES):
-            value = load(x + at)
             if a.branch:
-                other = load(branch + at)
-                if a.scale:
-                    other = other * load(a.scale + at)
-                value = value + other
+                value = _sum(x, branch, a.scale, at)
                 store(added + at, value)
+            else:
+                value = load(x + at)
             squares = fma(value, value, squares)
         factor = splat(f32(1) / np.sqrt(total(squares) / f32(a.width) + a.eps))
         source = added if a.branch else x
@@ -72,10 +79,8 @@ def _add(pointer):
             break
         offset = row * width_bytes
         for at in range(0, width_bytes, VECTOR_BYTES):
-            other = load(a.branch + offset + at)
-            if a.scale:
-                other = other * load(a.scale + at)
-            store(a.added + offset + at, load(a.x + offset + at) + other)
+            value = _sum(a.x + offset, a.branch + offset, a.scale, at)
+            store(a.added + offset + at, value)
 
 
 def _activate(pointer):
@@ -196,8 +201,7 @@ class CpuOps(TorchOps):
         self, x: Tensor, branch: Tensor, weight: Tensor, eps: float, scale: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         if x.shape[-1] % WIDTH:
-            x = self.add(x, branch, scale)
-            return x, self.rms_norm(x, weight, eps)
+            return super().add_rms_norm(x, branch, weight, eps, scale)
         return self._normalise(x, branch, weight, eps, scale)
 
     def _normalise(
