@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -49,6 +51,20 @@ def test_a_program_repeats_work_with_what_its_tensors_hold_now() -> None:
         x.copy_(draw(40, WIDTH, seed=seed))
         program.run()
         assert torch.equal(program.result, work_on(x))
+
+
+@pytest.mark.parametrize("threads", [1], indirect=True)
+def test_recording_does_not_load_the_compiler_of_torch() -> None:
+    """It takes seconds and a folder that can be written."""
+    code = """
+import sys
+import torch
+from server.kernels.cpu.program import Memory
+with Memory():
+    torch.empty(1)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_memory_goes_from_one_tensor_to_the_next_but_not_from_a_result() -> None:
