@@ -1,6 +1,6 @@
 """Ours and its peers on this machine: the same checkpoint, rows and load generator, in turn.
 
-    benchmarks/peers/install vllm llama.cpp
+    benchmarks/peers/install vllm llama.cpp openvino
     python -m benchmarks.peers [--peers ours vllm ...] [--rounds 3] [--out .cache/peers/result.json]
 
 Starts each installed server in turn, asks for one answer, measures idle CPU, runs the rows of

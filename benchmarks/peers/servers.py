@@ -54,6 +54,11 @@ PEERS = (
         f"--threads {CORES} --parallel {SLOTS} --ctx-size {SLOTS * SLOT_TOKENS} "
         "--host 127.0.0.1 --port {port}",
     ),
+    Peer(
+        "openvino",
+        INSTALLED / "openvino/bin/python",
+        "-m benchmarks.peers.openvino_server {files} --kv-gib 4 --port {port}",
+    ),
 )
 
 

@@ -60,6 +60,7 @@ def _config(shape: CheckpointShape) -> dict[str, Any]:
         "torch_dtype": "bfloat16",
         "use_thumbnail": False,
         "vision_config": {
+            "architectures": ["InternVisionModel"],
             "model_type": "intern_vit_6b",
             "hidden_act": "gelu",
             "hidden_size": shape.vision_hidden,
