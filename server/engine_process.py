@@ -35,6 +35,7 @@ from server.runner.build import (
     choose_dtype,
     meet,
     settle_budget,
+    target_step_s,
     with_memory,
 )
 from server.runner.device_faults import is_device_lost
@@ -99,7 +100,7 @@ def make_budget(runner: AnyRunner, settings: Settings) -> StepBudget | None:
     """None where the operator has chosen one, and where nothing is computed that takes time."""
     if settings.step_token_budget is not None or isinstance(runner, NullRunner):
         return None
-    return StepBudget(runner.limits, settings.target_step_ms / 1000)
+    return StepBudget(runner.limits, target_step_s(settings))
 
 
 def build_null_runner(settings: Settings, checkpoint: Path) -> NullRunner:

@@ -174,8 +174,10 @@ class Settings(Limits, BaseSettings):
         description="Tokens computed in one step at most; bounds how long running streams wait "
         "for somebody's prompt. Default: what --target-step-ms holds, by the times of steps.",
     )
-    target_step_ms: PositiveFloat = Field(
-        50.0, description="Longest pause of a stream while prompts are computed, in milliseconds."
+    target_step_ms: PositiveFloat | None = Field(
+        None,
+        description="Longest pause of a stream while prompts are computed, in milliseconds. "
+        "Default: 50, on a CPU 500.",
     )
     speculate: Literal["off", "ngram"] = Field(
         "off",

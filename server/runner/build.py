@@ -35,6 +35,9 @@ from server.settings import Settings
 ROUNDED = ("none", "int8")
 """Quantisations whose products on a CPU take rows in the type of products; others want float32."""
 
+STEP_S, CPU_STEP_S = 0.05, 0.5
+"""Longest pause of a stream by default: docs/decisions/036-longer-steps-on-a-cpu.md."""
+
 log = logging.getLogger(__name__)
 
 
@@ -197,11 +200,18 @@ def _least_room(own: Room, device: torch.device, world: Group) -> Room:
     return min(rooms, key=lambda room: room.free_bytes / room.token_bytes)
 
 
+def target_step_s(settings: Settings) -> float:
+    """Longest pause of a stream while prompts are computed."""
+    if settings.target_step_ms is not None:
+        return settings.target_step_ms / 1000
+    return CPU_STEP_S if choose_device(settings.device).type == "cpu" else STEP_S
+
+
 def settle_budget(runner: LocalRunner | Leader, settings: Settings) -> None:
     """Measures the step budget where the operator has not chosen one. All ranks take part."""
     if settings.step_token_budget is None:
         # In a pipeline a stream gets a token from every P-th step.
-        target_s = settings.target_step_ms / 1000 / runner.limits.stages
+        target_s = target_step_s(settings) / runner.limits.stages
         budget = measured_budget(runner, target_s)
         runner.limits = msgspec.structs.replace(runner.limits, step_token_budget=budget)
 

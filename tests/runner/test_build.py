@@ -15,6 +15,7 @@ from server.runner.build import (
     build_rank,
     choose_dtype,
     settle_budget,
+    target_step_s,
 )
 from server.settings import Settings
 from tests import golden
@@ -47,6 +48,16 @@ def answer(settings: Settings, folder: Path) -> list[int]:
     harness.run()
     runner.close()
     return harness.tokens(0)
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen_ms", "step_s"), [("cpu", None, 0.5), ("cuda", None, 0.05), ("cpu", 80, 0.08)]
+)
+def test_steps_are_longer_on_a_cpu_unless_their_length_is_chosen(
+    device: str, chosen_ms: float | None, step_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert target_step_s(Settings(device=device, target_step_ms=chosen_ms)) == step_s
 
 
 def test_weights_that_are_read() -> None:
