@@ -3,7 +3,7 @@ server of its own.
 
     python -m benchmarks.peers.openvino_server FOLDER --port PORT [--kv-gib 4]
 
-One thread takes requests, makes steps and hands out the tokens of each; the event loop writes them.
+One thread takes requests, makes steps and hands out the text of each; the event loop writes it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,23 @@ from fastapi.responses import StreamingResponse
 from PIL import Image
 
 
+@dataclass(frozen=True)
+class Piece:
+    text: str
+    tokens: int
+
+
 @dataclass
 class Request:
     prompt: str
     pictures: list[openvino.Tensor]
     settings: genai.GenerationConfig
     loop: asyncio.AbstractEventLoop
-    tokens: asyncio.Queue[list[int] | None] = field(default_factory=asyncio.Queue)
+    pieces: asyncio.Queue[Piece | None] = field(default_factory=asyncio.Queue)
     """What each step gave; None at the end."""
 
-    def give(self, tokens: list[int] | None) -> None:
-        self.loop.call_soon_threadsafe(self.tokens.put_nowait, tokens)
+    def give(self, piece: Piece | None) -> None:
+        self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
 
 
 class Engine:
@@ -67,7 +73,9 @@ class Engine:
             for request, handle in running:
                 while handle.can_read():
                     for output in handle.read().values():
-                        request.give(list(output.generated_ids))
+                        ids = output.generated_ids
+                        # Here, because beside a step it would wait for the threads of that.
+                        request.give(Piece(self.tokenizer.decode(ids), len(ids)))
                 if handle.get_status() != genai.GenerationStatus.RUNNING:
                     request.give(None)
             running = [
@@ -114,23 +122,23 @@ def application(engine: Engine) -> FastAPI:
         engine.arrived.put(request)
         if body.get("stream"):
             return StreamingResponse(events(request), media_type="text/event-stream")
-        ids: list[int] = []
-        while (tokens := await request.tokens.get()) is not None:
-            ids += tokens
-        message = {"role": "assistant", "content": engine.tokenizer.decode(ids)}
-        return {"choices": [{"index": 0, "message": message}], "usage": usage(ids)}
+        pieces: list[Piece] = []
+        while (piece := await request.pieces.get()) is not None:
+            pieces.append(piece)
+        message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
+        return {"choices": [{"index": 0, "message": message}], "usage": usage(pieces)}
 
-    def usage(ids: list[int]) -> dict[str, int]:
-        return {"completion_tokens": len(ids)}
+    def usage(pieces: list[Piece]) -> dict[str, int]:
+        return {"completion_tokens": sum(piece.tokens for piece in pieces)}
 
     async def events(request: Request) -> AsyncIterator[str]:
-        ids: list[int] = []
-        while (tokens := await request.tokens.get()) is not None:
-            ids += tokens
-            delta = {"content": engine.tokenizer.decode(tokens) or " "}
+        pieces: list[Piece] = []
+        while (piece := await request.pieces.get()) is not None:
+            pieces.append(piece)
+            delta = {"content": piece.text or " "}
             yield event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         end = {"index": 0, "delta": {}, "finish_reason": "length"}
-        yield event({"choices": [end]}) + event({"choices": [], "usage": usage(ids)})
+        yield event({"choices": [end]}) + event({"choices": [], "usage": usage(pieces)})
         yield "data: [DONE]\n\n"
 
     def event(chunk: dict[str, Any]) -> str:
