@@ -141,8 +141,7 @@ def main() -> None:
     config = json.loads((mid / "config.json").read_text("utf-8"))
     # It asks for these even where pictures are one tile.
     config |= {"min_dynamic_patch": 1, "max_dynamic_patch": 1}
-    # Of weights in bfloat16 its products are slow; of these it makes its own, in bfloat16 too.
-    model = InternVLChatModel(Config(**config)).float().eval()
+    model = InternVLChatModel(Config(**config)).to(torch.bfloat16).eval()
     weights = {}
     for file in mid.glob("*.safetensors"):
         weights |= load_file(file)
@@ -150,7 +149,13 @@ def main() -> None:
     assert not unknown and all("rotary" in name for name in missing), (missing, unknown)
     tokenizer = LlamaTokenizer.from_pretrained(mid)
     tokenizer.chat_template = CHAT_TEMPLATE
-    export_from_model(model, folder, task="image-text-to-text", preprocessors=[tokenizer])
+    export_from_model(
+        model,
+        folder,
+        task="image-text-to-text",
+        preprocessors=[tokenizer],
+        patch_16bit_model=True,
+    )
     for name, graph in zip(
         ("tokenizer", "detokenizer"),
         convert_tokenizer(tokenizer, with_detokenizer=True, skip_special_tokens=False),

@@ -43,6 +43,8 @@ class Request:
     loop: asyncio.AbstractEventLoop
     pieces: asyncio.Queue[Piece | None] = field(default_factory=asyncio.Queue)
     """What each step gave; None at the end."""
+    prompt_tokens: int = 0
+    """Without those of pictures."""
 
     def give(self, piece: Piece | None) -> None:
         self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
@@ -64,6 +66,7 @@ class Engine:
         while True:
             while not running or not self.arrived.empty():
                 request = self.arrived.get()
+                request.prompt_tokens = self.tokenizer.encode(request.prompt).input_ids.shape[1]
                 arguments = [request.prompt, request.settings]
                 if request.pictures:
                     arguments.insert(1, request.pictures)
@@ -126,10 +129,11 @@ def application(engine: Engine) -> FastAPI:
         while (piece := await request.pieces.get()) is not None:
             pieces.append(piece)
         message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
-        return {"choices": [{"index": 0, "message": message}], "usage": usage(pieces)}
+        return {"choices": [{"index": 0, "message": message}], "usage": usage(request, pieces)}
 
-    def usage(pieces: list[Piece]) -> dict[str, int]:
-        return {"completion_tokens": sum(piece.tokens for piece in pieces)}
+    def usage(request: Request, pieces: list[Piece]) -> dict[str, int]:
+        said = sum(piece.tokens for piece in pieces)
+        return {"prompt_tokens": request.prompt_tokens, "completion_tokens": said}
 
     async def events(request: Request) -> AsyncIterator[str]:
         pieces: list[Piece] = []
@@ -138,7 +142,7 @@ def application(engine: Engine) -> FastAPI:
             delta = {"content": piece.text or " "}
             yield event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         end = {"index": 0, "delta": {}, "finish_reason": "length"}
-        yield event({"choices": [end]}) + event({"choices": [], "usage": usage(pieces)})
+        yield event({"choices": [end]}) + event({"choices": [], "usage": usage(request, pieces)})
         yield "data: [DONE]\n\n"
 
     def event(chunk: dict[str, Any]) -> str:
