@@ -27,7 +27,7 @@ from server.model.checkpoint import held_bytes
 from server.model.internvl import InternVLChat
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
-from server.runner.build import ROUNDED
+from server.runner.build import rows_dtype
 from server.runner.loading import make_model
 from server.settings import Settings
 
@@ -63,8 +63,8 @@ class Way:
             groups=Groups(),
             planned_bytes=1,
         )
-        rounded = dtype if quantization in ROUNDED else backend.hidden
-        model.use(choose_ops(CPU, backend.hidden, dtype, rounded)[0])
+        rows = rows_dtype(quantization, dtype, backend.hidden)
+        model.use(choose_ops(CPU, backend.hidden, dtype, rows)[0])
         cache = KVCache.allocate(
             num_layers=spec.text.num_layers,
             num_blocks=sum(DECODES[-1]) * DECODES[-1][0] // backend.block_size,

@@ -23,11 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PretrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{{ message.content }}<|im_end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+from benchmarks.peers.vllm_files import CHAT_TEMPLATE, ONE_TILE
 
 
 class Config(PretrainedConfig):
@@ -139,9 +135,7 @@ class InternVLChatModel(PreTrainedModel):
 def main() -> None:
     mid, folder = Path(sys.argv[1]), Path(sys.argv[2])
     config = json.loads((mid / "config.json").read_text("utf-8"))
-    # It asks for these even where pictures are one tile.
-    config |= {"min_dynamic_patch": 1, "max_dynamic_patch": 1}
-    model = InternVLChatModel(Config(**config)).to(torch.bfloat16).eval()
+    model = InternVLChatModel(Config(**config, **ONE_TILE)).to(torch.bfloat16).eval()
     weights = {}
     for file in mid.glob("*.safetensors"):
         weights |= load_file(file)

@@ -73,19 +73,18 @@ class Engine:
                 running.append((request, self.pipeline.add_request(number, *arguments)))
                 number += 1
             self.pipeline.step()
+            going_on = []
             for request, handle in running:
                 while handle.can_read():
                     for output in handle.read().values():
                         ids = output.generated_ids
                         # Here, because beside a step it would wait for the threads of that.
                         request.give(Piece(self.tokenizer.decode(ids), len(ids)))
-                if handle.get_status() != genai.GenerationStatus.RUNNING:
+                if handle.get_status() == genai.GenerationStatus.RUNNING:
+                    going_on.append((request, handle))
+                else:
                     request.give(None)
-            running = [
-                (request, handle)
-                for request, handle in running
-                if handle.get_status() == genai.GenerationStatus.RUNNING
-            ]
+            running = going_on
 
 
 def picture(url: str) -> openvino.Tensor:

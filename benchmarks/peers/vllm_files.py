@@ -36,6 +36,9 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+ONE_TILE = {"min_dynamic_patch": 1, "max_dynamic_patch": 1}
+"""Of a config: peers ask for these even where pictures are one tile."""
+
 
 def main() -> None:
     mid, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
@@ -45,8 +48,7 @@ def main() -> None:
         if file.name != "config.json" and not link.exists():
             link.symlink_to(file)
     config = json.loads((mid / "config.json").read_text("utf-8"))
-    # It asks for these even where pictures are one tile.
-    config |= {"min_dynamic_patch": 1, "max_dynamic_patch": 1}
+    config |= ONE_TILE
     config["auto_map"] = {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "configuration_internvl_chat.py").write_text(CONFIG_CLASS)

@@ -87,8 +87,8 @@ def build_rank(
     planned = memory_of_ranks(settings, spec, plan, device, dtype)[where.rank]
     backend = choose_backend(settings.attention_backend, device, dtype, spec.text.head_dim)
     log.info("attention: %s (%s)", backend.name, backend.reason)
-    rounded = settings.quantization in ROUNDED
-    ops, reason = choose_ops(device, backend.hidden, dtype, dtype if rounded else backend.hidden)
+    rows = rows_dtype(settings.quantization, dtype, backend.hidden)
+    ops, reason = choose_ops(device, backend.hidden, dtype, rows)
     log.info("norms, rotation, activations: %s", reason)
     shard = plan.ranks[where.rank]
     groups = Groups() if meeting is None else meeting.join(shard.peers)
@@ -198,6 +198,11 @@ def _least_room(own: Room, device: torch.device, world: Group) -> Room:
     numbers = torch.tensor([own.free_bytes, own.token_bytes], device=device)
     rooms = [Room(*map(int, part)) for part in world.gather(numbers)]
     return min(rooms, key=lambda room: room.free_bytes / room.token_bytes)
+
+
+def rows_dtype(quantization: str, dtype: torch.dtype, hidden: torch.dtype) -> torch.dtype:
+    """Type of the rows that norms and activations write for products on a CPU."""
+    return dtype if quantization in ROUNDED else hidden
 
 
 def target_step_s(settings: Settings) -> float:
