@@ -20,7 +20,8 @@ from tests import golden
 
 START_S = 180
 MODEL = "tiny-a"
-ADDRESS = re.compile(r"on (http://\S+)")
+LOG_S = 10
+ADDRESS = r"on (http://\S+)"
 
 
 class Daemon:
@@ -72,12 +73,22 @@ class Daemon:
         with self._changed:
             return "".join(self._lines)
 
-    def _wait_for_address(self) -> str:
+    def logged(self, pattern: str, timeout_s: float = LOG_S) -> re.Match[str]:
+        """Waits for what the daemon writes: an answer may overtake the line that goes with it."""
+        match = self._wait_for_log(pattern, timeout_s)
+        assert match is not None, f"{pattern!r} is not in the log:\n{self.log}"
+        return match
+
+    def _wait_for_log(self, pattern: str, timeout_s: float) -> re.Match[str] | None:
+        def search() -> re.Match[str] | None:
+            return re.search(pattern, "".join(self._lines))
+
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._ended or ADDRESS.search("".join(self._lines)), START_S
-            )
-        match = ADDRESS.search(self.log)
+            self._changed.wait_for(lambda: self._ended or search(), timeout_s)
+            return search()
+
+    def _wait_for_address(self) -> str:
+        match = self._wait_for_log(ADDRESS, START_S)
         if match is None:
             self._end()
             raise AssertionError(f"the daemon did not start:\n{self.log}")

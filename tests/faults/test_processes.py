@@ -173,7 +173,7 @@ def test_an_engine_that_stands_still_is_started_again() -> None:
             thread.join(timeout=20)
         for lines in streams:
             check_cut(lines, "engine_died")
-        assert "engine has stood still" in daemon.log
+        daemon.logged("engine has stood still")
         assert daemon.http.get("/livez").status_code == 200
         daemon.wait_until_ready()
         check_answer(daemon)
@@ -193,7 +193,7 @@ def test_an_engine_that_keeps_dying_ends_the_daemon() -> None:
             engine.kill()
             engine.wait()
         assert daemon.process.wait(timeout=20) == 1
-        assert "1 restarts in 600 s are too many" in daemon.log
+        daemon.logged("1 restarts in 600 s are too many")
 
 
 def test_a_storm_of_disconnects_leaks_nothing(daemon: Daemon) -> None:

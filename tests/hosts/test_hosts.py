@@ -67,7 +67,7 @@ def test_two_hosts_give_the_authors_answers_and_end_together(
     hosts: TwoHosts, tmp_path: Path
 ) -> None:
     with group(hosts, tmp_path / "log") as (daemon, worker):
-        assert f"node 1 ({hosts.worker_address}) joined" in daemon.log
+        daemon.logged(rf"node 1 \({hosts.worker_address}\) joined")
         for case in CASES[::4]:
             check(daemon.chat(**request(case)), case)
         daemon.process.terminate()
@@ -85,8 +85,7 @@ def test_a_killed_rank_is_named_and_replaced(hosts: TwoHosts, tmp_path: Path) ->
             thread.join(timeout=5)
             assert not thread.is_alive()
             check_cut(lines, "engine_died")
-        expected = f"rank-1 (pid {rank.pid}) was ended by SIGKILL on node 1"
-        assert expected in daemon.log
+        daemon.logged(rf"rank-1 \(pid {rank.pid}\) was ended by SIGKILL on node 1")
         daemon.wait_until_ready()
         check_answer(daemon)
 
@@ -114,7 +113,7 @@ def test_a_killed_worker_is_named_and_may_join_again(hosts: TwoHosts, tmp_path: 
             thread.join(timeout=5)
             assert not thread.is_alive()
             check_cut(lines, "engine_died")
-        assert f"node 1 ({hosts.worker_address}) is lost" in daemon.log
+        daemon.logged(rf"node 1 \({hosts.worker_address}\) is lost")
         another = start_worker(hosts, tmp_path / "log")
         try:
             daemon.wait_until_ready()
@@ -137,7 +136,7 @@ def test_a_host_with_other_settings_is_refused(hosts: TwoHosts, tmp_path: Path) 
         flags = ["--host", hosts.http_address, *group_flags(hosts)]
         with Daemon(*flags, before=run_in(hosts.head)) as daemon:
             assert worker.wait(timeout=START_S) == 1
-            assert "waiting for node 1 of 2 hosts" in daemon.log
+            daemon.logged("waiting for node 1 of 2 hosts")
     finally:
         end(worker)
     assert "it has --max-num-seqs 7, the head 32" in (tmp_path / "log").read_text()
@@ -151,4 +150,4 @@ def test_a_host_that_goes_away_is_noticed(hosts: TwoHosts, tmp_path: Path) -> No
         threads[0].join(timeout=25)
         assert time.monotonic() - begin_s < 20
         check_cut(streams[0], "engine_died")
-        assert f"node 1 ({hosts.worker_address}) is lost: silent for 10 s" in daemon.log
+        daemon.logged(rf"node 1 \({hosts.worker_address}\) is lost: silent for 10 s")
