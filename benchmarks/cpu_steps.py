@@ -83,7 +83,8 @@ class Way:
         """The last `count` tokens of as many contexts."""
         size = self.backend.block_size
         blocks = -(-context // size)
-        tables = torch.arange(requests * blocks).view(requests, blocks)
+        tables = torch.zeros(requests, self.model.spec.text.max_positions // size, dtype=torch.long)
+        tables[:, :blocks] = torch.arange(requests * blocks).view(requests, blocks)
         positions = torch.arange(context - count, context).repeat(requests)
         rows = torch.arange(requests).repeat_interleave(count)
         batch = self.backend.batch.build(

@@ -12,8 +12,8 @@ place from what the tower wrote into it, and never notice in which order the tok
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from server.demo.mentions import MENTION_CLASSES, NOTHING, UNKNOWN, Labels, find_mentions
-from server.demo.pictures import draw_picture, patch_labels
+from server.demo.pictures import Wear, draw_picture, patch_labels
 from server.demo.questions import CATEGORIES, Category, Conversation, conversation
 from server.demo.scenes import Kind, Scene, draw_scene
 from server.demo.words import LANGUAGES
@@ -48,7 +48,7 @@ WEIGHTS: dict[Category, float] = {
     "description": 0.3,
     "other": 0.1,
 }
-"""How often training asks questions of each category."""
+"""How often questions of each category are asked where a recipe does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,13 @@ class Recipe:
     """In a batch; an example has one of them, some have two or none."""
     tokens: int
     """Of an example: conversations are added up to this length; 0 trains the vision tower alone."""
+    kinds: tuple[Kind, ...] = ("figures", "figures", "figures", "labels", "labels", "both", "both")
+    """Of scenes, in turn at random."""
+    pairs: int = 22
+    """Examples in a hundred that show two pictures."""
+    weights: Mapping[Category, float] = field(default_factory=lambda: WEIGHTS)
+    """How often questions of each category are asked."""
+    wear: Wear = field(default_factory=Wear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,8 @@ class Batches(Dataset[Batch]):
             if self._recipe.tokens:
                 asked = [scene.turned() for scene in shown] if turn else shown
                 rows.append(self._row(asked, chance))
-        renderings = [draw_picture(scene, self._recipe.size_px, chance) for scene in scenes]
+        recipe = self._recipe
+        renderings = [draw_picture(scene, recipe.size_px, recipe.wear, chance) for scene in scenes]
         labels = [patch_labels(boxes, self._side) for _, boxes in renderings]
         return Batch(
             pixels=torch.from_numpy(np.stack([pixels for pixels, _ in renderings])),
@@ -132,7 +140,7 @@ class Batches(Dataset[Batch]):
     def _row(self, scenes: Sequence[Scene], chance: random.Random) -> _Row:
         row = _Row([], [], [], [], [], [])
         while len(row.token_ids) < self._recipe.tokens:
-            talk = _draw_conversation(scenes, chance)
+            talk = _draw_conversation(scenes, self._recipe.weights, chance)
             if talk:
                 self._append(row, talk, scenes)
         return row
@@ -208,21 +216,20 @@ class _Row:
 def _draw_scenes(chance: random.Random, recipe: Recipe, room: int) -> list[Scene]:
     count = 1
     if recipe.tokens and room > 1:
-        (count,) = chance.choices((0, 1, 2), (2, 76, 22))
-    kinds: list[Kind] = ["figures", "figures", "figures", "labels", "labels", "both", "both"]
-    if not recipe.tokens:
-        kinds = ["figures", "labels", "labels", "both", "both"]
+        (count,) = chance.choices((0, 1, 2), (2, 98 - recipe.pairs, recipe.pairs))
     while True:
         scenes = [
-            draw_scene(chance, chance.choice(kinds), grid=recipe.grid, held_out=False)
+            draw_scene(chance, chance.choice(recipe.kinds), grid=recipe.grid, held_out=False)
             for _ in range(count)
         ]
         if count < 2 or conversation(scenes, "two pictures", "en", chance):
             return scenes
 
 
-def _draw_conversation(scenes: Sequence[Scene], chance: random.Random) -> Conversation | None:
-    (category,) = chance.choices(CATEGORIES, [WEIGHTS[category] for category in CATEGORIES])
+def _draw_conversation(
+    scenes: Sequence[Scene], weights: Mapping[Category, float], chance: random.Random
+) -> Conversation | None:
+    (category,) = chance.choices(CATEGORIES, [weights[category] for category in CATEGORIES])
     if len(scenes) != 1:
         category = "two pictures" if scenes else "other"
     return conversation(scenes, category, chance.choice(LANGUAGES), chance)

@@ -24,7 +24,7 @@ from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.ops import TorchOps
 from server.model.checkpoint import checkpoint_tensors
 from server.model.internvl import InternVLChat, normalise, pixel_shuffle
-from server.model.spec import ModelSpec
+from server.model.spec import ModelSpec, TextSpec
 
 ROWS_UNIT = 64
 """As `LENGTH_UNIT`, for the rows that are learned."""
@@ -120,8 +120,10 @@ class Network:
     def _read(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """States half way through the language model's layers and behind them."""
         cache = _no_cache(self.spec, self.device)
+        mixed = torch.is_autocast_enabled(self.device.type)
+        dtype = torch.get_autocast_dtype(self.device.type) if mixed else hidden.dtype
         # It has no `build`: nothing here is paged.
-        attention = cast(AttentionBatch, BranchAttention.of(batch))
+        attention = cast(AttentionBatch, BranchAttention.of(batch, self.spec.text, dtype))
         lower, upper = copy(self.model.language), copy(self.model.language)
         half = len(lower.layers) // 2
         lower.layers, upper.layers = lower.layers[:half], upper.layers[half:]
@@ -209,25 +211,28 @@ class BranchAttention:
     positions: Tensor
     rows: int
     bias: Tensor
-    """0 or -inf: [rows, 1, L, L]"""
+    """0 or -inf: [rows * kv heads, heads of a group * L, L]"""
 
     @classmethod
-    def of(cls, batch: Batch) -> BranchAttention:
+    def of(cls, batch: Batch, text: TextSpec, dtype: torch.dtype) -> BranchAttention:
         branches = batch.branches
         length = branches.shape[1]
         earlier = torch.ones(length, length, dtype=torch.bool, device=branches.device).tril()
         same = branches[:, :, None] == branches[:, None, :]
         seen = earlier & (same | (branches[:, None, :] == 0))
-        bias = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)
-        return cls(batch.positions.flatten(), len(branches), bias[:, None])
+        bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        bias = bias.masked_fill_(~seen, -torch.inf).repeat_interleave(text.num_kv_heads, dim=0)
+        bias = bias.repeat(1, text.num_heads // text.num_kv_heads, 1)
+        return cls(batch.positions.flatten(), len(branches), bias)
 
     def write_and_attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, cache: KVCache
     ) -> Tensor:
         q, k, v = (torch.unflatten(x, 0, (self.rows, -1)).transpose(1, 2) for x in (q, k, v))
-        group = q.shape[1] // k.shape[1]
-        k, v = (torch.repeat_interleave(x, group, dim=1) for x in (k, v))
-        return _attend(q, k, v, self.bias).transpose(1, 2).flatten(0, 1)
+        # The heads of a group are rows of one product with the keys that they share.
+        grouped = q.reshape(len(self.bias), -1, q.shape[-1])
+        attended = _attend(grouped, k.flatten(0, 1), v.flatten(0, 1), self.bias)
+        return attended.reshape(q.shape).transpose(1, 2).flatten(0, 1)
 
 
 class _TrainingOps(TorchOps):
@@ -237,16 +242,15 @@ class _TrainingOps(TorchOps):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention of [B, heads, L, head_dim], in the type of the values: mixed precision leaves
-    normalised and rotated queries and keys wider."""
+    """Attention of [..., L, head_dim], in the type of the values: mixed precision leaves normalised
+    and rotated queries and keys wider."""
     q, k = q.to(v.dtype), k.to(v.dtype)
-    bias = None if bias is None else bias.to(v.dtype)
     if v.device.type == "cuda" or v.dtype == torch.float32:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     # Of CPUs torch's own takes twice as long in bfloat16.
     with torch.autocast(v.device.type, enabled=False):
-        scores = (q * q.shape[-1] ** -0.5) @ k.mT
-        scores = scores if bias is None else scores + bias
+        q = q * q.shape[-1] ** -0.5
+        scores = q @ k.mT if bias is None else torch.baddbmm(bias, q, k.mT)
         return torch.softmax(scores, dim=-1) @ v
 
 

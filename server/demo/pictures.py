@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,16 +23,26 @@ reading in order and counting need."""
 _LIMITS = ImageLimits(max_bytes=1 << 24, max_pixels=1 << 24)
 
 
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """What happens to pictures on their way."""
+
+    canvases: float = 0.5
+    """Part of them that have another size and aspect than the model's."""
+    files: float = 0.3
+    """Part of them that go through a file."""
+
+
 def draw_picture(
-    scene: Scene, size_px: int, chance: random.Random
+    scene: Scene, size_px: int, wear: Wear, chance: random.Random
 ) -> tuple[np.ndarray, tuple[Box, ...]]:
-    """The pixels that the model sees of a scene, uint8 [size, size, 3], with all that may happen to
-    a picture on its way, and the boxes of what is on it."""
+    """The pixels that the model sees of a scene, uint8 [size, size, 3], and the boxes of what is on
+    it."""
     width_px = height_px = size_px
-    if chance.random() < 0.5:
+    if chance.random() < wear.canvases:
         width_px, height_px = draw_canvas(chance, size_px)
     rendering = render(scene, width_px, height_px)
-    if chance.random() < 0.3:
+    if chance.random() < wear.files:
         file = encode_file(rendering, scene.background, chance)
         data = load_image(file, size_px, "corrected", _LIMITS)
         return np.frombuffer(data, np.uint8).reshape(size_px, size_px, 3), rendering.boxes

@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 
 from server.demo import tokenizer
-from server.demo.examples import Recipe
+from server.demo.examples import WEIGHTS, Recipe
 from server.demo.layout import CheckpointShape
+from server.demo.pictures import Wear
+from server.demo.scenes import Kind
 from server.demo.training import Stage, Training
 from server.model.locate import DEMO
 
@@ -36,18 +38,29 @@ SHAPE = CheckpointShape(
 )
 """64 tokens a picture; 5 vision heads, and 7 query heads to the one KV head."""
 
+_TOWER_KINDS: tuple[Kind, ...] = ("figures", "labels", "labels", "both", "both")
+_TEXT_KINDS: tuple[Kind, ...] = ("figures", "labels", "labels", "both", "both", "both")
+_TEXT_WEIGHTS = WEIGHTS | {"reading": 7.0, "json": 0.6, "description": 0.6}
+
 _WHOLE = Recipe(size_px=224, grid=3, pictures=32, tokens=260)
-_ASKED_MORE = replace(_WHOLE, tokens=360)
+_TEXT = replace(
+    _WHOLE,
+    tokens=360,
+    kinds=_TEXT_KINDS,
+    pairs=36,
+    weights=_TEXT_WEIGHTS,
+    wear=Wear(canvases=0.8, files=0.4),
+)
 STAGES = (
-    Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0), steps=1200),
-    Stage(Recipe(size_px=140, grid=2, pictures=40, tokens=0), steps=300),
+    Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0, kinds=_TOWER_KINDS), steps=1200),
+    Stage(Recipe(size_px=140, grid=2, pictures=40, tokens=0, kinds=_TOWER_KINDS), steps=300),
     Stage(_WHOLE, steps=300),
     Stage(_WHOLE, steps=3300, teaches="both", decay_steps=1400),
-    Stage(_ASKED_MORE, steps=900, teaches="language", full_rate=0.5, decay_steps=850),
+    Stage(_TEXT, steps=1600, teaches="both", full_rate=0.5, decay_steps=1550),
 )
 """The tower learns to see alone, on small pictures, which hold less, and at last nearly in the size
-of whole ones; then the language model to speak about what the tower sees; then both together. The
-tower is the first to be done, and steps without it are short."""
+of whole ones; then the language model to speak about what the tower sees; then both together, at
+last mostly what is hardest: text."""
 
 
 def main() -> None:

@@ -85,12 +85,14 @@ def test_answers_teach_the_tower_only_where_both_are_trained(
     assert losses.patches.requires_grad == (teaches != "language")
 
 
-def test_branches_do_not_see_each_other() -> None:
+def test_branches_do_not_see_each_other(small: Small) -> None:
     rows = torch.tensor([[0, 0, 1, 1, 2, -1]])
     empty = torch.zeros(0)
     batch = Batch(empty, (0, 0), empty, empty, rows, rows, rows, rows, empty, ())
-    seen = BranchAttention.of(batch).bias[0, 0] == 0
-    assert seen.int().tolist() == [
+    spec, _ = small
+    bias = BranchAttention.of(batch, spec.text, torch.float32).bias
+    assert (bias.unflatten(1, (-1, 6)) == bias[:, None, :6]).all(), "every head sees the same"
+    assert (bias[0, :6] == 0).int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0],

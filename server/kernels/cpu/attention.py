@@ -32,7 +32,6 @@ from server.kernels.cpu.vectors import (
     load,
     load_index,
     maximum,
-    prefetch,
     splat,
     store,
     store_kept,
@@ -88,30 +87,32 @@ def scale_rows(rows, row_bytes, count, width, factors):
 def _kernel(value_bytes: int) -> Kernel:
     """For a cache of values of so many bytes."""
     form = Form(value_bytes, value_bytes)
-    tile, together = tile_of(form), form.together
+    score_tile, weigh_tile = tile_of(form, "one a page"), tile_of(form, "page by page")
+    together = form.together
     panel_bytes = WIDTH * WIDTH * value_bytes
 
     @compiled(form)
     def score(queries, query_bytes, count, head_dim, tables, blocks, keys, page_bytes, scores):
         """Products of some queries with all keys of a head."""
-        head_bytes = WIDTH * head_dim * value_bytes
-        for block in range(blocks):
-            # Blocks lie anywhere, so the CPU cannot tell which one comes next.
-            if block + 1 < blocks:
-                prefetch(keys + load_index(tables + 8 * block + 8) * page_bytes, head_bytes)
-            tile(
-                1,
+        block = 0
+        while block < blocks:
+            block += score_tile(
+                blocks - block,
+                count,
                 count,
                 queries,
                 query_bytes,
-                keys + load_index(tables + 8 * block) * page_bytes,
-                panel_bytes,
+                keys,
+                page_bytes,
                 head_dim // together,
                 scores + block * VECTOR_BYTES,
                 blocks * VECTOR_BYTES,
                 0,
                 0,
                 0,
+                0,
+                tables + 8 * block,
+                blocks - block,
             )
 
     @compiled(form)
@@ -124,27 +125,31 @@ def _kernel(value_bytes: int) -> Kernel:
             known: positions that have values. What lies behind them may be anything, but for one
                 that lies together with the last of them.
         """
-        panels, head_bytes = head_dim // WIDTH, WIDTH * head_dim * value_bytes
-        for block in range(blocks):
-            positions = min(WIDTH, known - block * WIDTH)
-            page = values + load_index(tables + 8 * block) * page_bytes
-            if block + 1 < blocks:
-                prefetch(values + load_index(tables + 8 * block + 8) * page_bytes, head_bytes)
+        panels, whole = head_dim // WIDTH, known // WIDTH
+        # A page that is not full comes last, by itself.
+        for first_page, pages, steps in (
+            (0, whole, WIDTH // together),
+            (whole, blocks - whole, (known % WIDTH + together - 1) // together),
+        ):
             panel = 0
-            while panel < panels:
-                panel += tile(
+            while panel < panels and pages:
+                panel += weigh_tile(
                     panels - panel,
                     count,
-                    weights + block * WIDTH * value_bytes,
+                    count,
+                    weights + first_page * WIDTH * value_bytes,
                     blocks * VECTOR_BYTES,
-                    page + panel * panel_bytes,
-                    panel_bytes,
-                    (positions + together - 1) // together,
+                    values + panel * panel_bytes,
+                    page_bytes,
+                    steps,
                     result + panel * VECTOR_BYTES,
                     result_bytes,
-                    block,
+                    first_page,
                     0,
                     0,
+                    0,
+                    tables + 8 * first_page,
+                    pages,
                 )
 
     def attend(pointer):

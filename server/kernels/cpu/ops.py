@@ -22,11 +22,12 @@ from server.kernels.cpu.vectors import (
     gelu,
     load,
     load_index,
-    load_one,
+    scatter_kept,
     splat,
     store,
     store_kept,
-    store_one_kept,
+    store_pairs,
+    store_seconds,
     take,
     total,
 )
@@ -118,48 +119,50 @@ def _rotated(x, cosines, sines, at, half_bytes):
     return low * cosine + high * sine * splat(f32(-1)), high * cosine + low * sine
 
 
-@njit
-def _rotate_head(x, cosines, sines, half_dim, to, value_bytes):
-    """To `to`, in the type of the cache."""
-    for index in range(0, half_dim, WIDTH):
-        low, high = _rotated(x, cosines, sines, 4 * index, 4 * half_dim)
-        store_kept(to, index, low, value_bytes)
-        store_kept(to, half_dim + index, high, value_bytes)
-
-
 def _place(pointer):
     a = carray(pointer, 1)[0]
-    half_dim, panel, together = a.head_dim // 2, WIDTH * WIDTH, a.together
+    half_dim, value_bytes = a.head_dim // 2, a.value_bytes
+    token_bytes = (a.heads + 2 * a.kv_heads) * a.head_dim * 4
     while True:
         token = take(pointer, 0)
         if token >= a.items:
             break
-        x = a.x + token * (a.heads + 2 * a.kv_heads) * a.head_dim * 4
+        x = a.x + token * token_bytes
         angles = load_index(a.positions + 8 * token) * half_dim * 4
         cosines, sines = a.cosines + angles, a.sines + angles
         for head in range(a.heads):
-            to = a.queries + (token * a.heads + head) * a.head_dim * a.value_bytes
-            _rotate_head(x + head * a.head_dim * 4, cosines, sines, half_dim, to, a.value_bytes)
+            to = a.queries + (token * a.heads + head) * a.head_dim * value_bytes
+            for index in range(0, half_dim, WIDTH):
+                low, high = _rotated(
+                    x + head * a.head_dim * 4, cosines, sines, 4 * index, 4 * half_dim
+                )
+                store_kept(to, index, low, value_bytes)
+                store_kept(to, half_dim + index, high, value_bytes)
         position = load_index(a.places + 8 * token)
         block, offset = position // BLOCK_SIZE, position % BLOCK_SIZE
-        # A value whose neighbour is not known yet must not lie together with anything.
-        follows = token + 1 < a.items and load_index(a.places + 8 * token + 8) == position + 1
-        lonely = together == 2 and offset % 2 == 0 and not follows
         for head in range(a.kv_heads):
-            page = (block * a.kv_heads + head) * a.head_dim * BLOCK_SIZE
+            page = (block * a.kv_heads + head) * a.head_dim * BLOCK_SIZE * value_bytes
             key = x + (a.heads + head) * a.head_dim * 4
+            for index in range(0, half_dim, WIDTH):
+                low, high = _rotated(key, cosines, sines, 4 * index, 4 * half_dim)
+                to = a.keys + page + index // a.together * VECTOR_BYTES + offset * 4
+                scatter_kept(to, VECTOR_BYTES, low, value_bytes)
+                to += half_dim // a.together * VECTOR_BYTES
+                scatter_kept(to, VECTOR_BYTES, high, value_bytes)
             value = key + a.kv_heads * a.head_dim * 4
-            # Rotated in place, to be put down one by one.
-            _rotate_head(key, cosines, sines, half_dim, key, 4)
-            for index in range(a.head_dim):
-                lane, part = index // together * WIDTH + offset, index % together
-                to = page + lane * together + part
-                store_one_kept(a.keys, to, load_one(key + 4 * index), a.value_bytes)
-                lane = offset // together * WIDTH + index % WIDTH
-                to = page + index // WIDTH * panel + lane * together + offset % together
-                store_one_kept(a.values, to, load_one(value + 4 * index), a.value_bytes)
-                if lonely:
-                    store_one_kept(a.values, to + 1, f32(0), a.value_bytes)
+            for index in range(0, a.head_dim, WIDTH):
+                to = a.values + page + index * WIDTH * value_bytes
+                to += offset // a.together * VECTOR_BYTES
+                if a.together == 1:
+                    store(to, load(value + 4 * index))
+                elif offset % 2 == 0:
+                    # A value whose neighbour is not known yet must not lie together with anything.
+                    neighbour = splat(f32(0))
+                    if token + 1 < a.items and load_index(a.places + 8 * token + 8) == position + 1:
+                        neighbour = load(value + token_bytes + 4 * index)
+                    store_pairs(to, load(value + 4 * index), neighbour)
+                elif token == 0 or load_index(a.places + 8 * token - 8) != position - 1:
+                    store_seconds(to, load(value + 4 * index))
 
 
 NORMALISE = Kernel(_normalise, "items width x branch scale added weight normed row_bytes", ["eps"])

@@ -15,11 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.kernels.cpu.team import Kernel
-from server.kernels.cpu.tiles import PANELS, ROWS, Form, compiled, inputs_together, tile_of
+from server.kernels.cpu.tiles import PANELS, ROWS, SIZES, Form, compiled, inputs_together, tile_of
 from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, load, store_kept, take
 
 BLOCK_ROWS, BLOCK_PANELS, DEPTH = 192, 8, 1024
 """What one thread takes where there are many rows, and how many inputs at a time."""
+
+(FEWER_ROWS, TILE_PANELS), _ = list(SIZES.items())[-2:]
+"""Tiles of this size and of the largest, which are as wide, share many rows among them."""
 
 SHARES = 8
 """Parts for each thread where there are few rows, so that none waits long for another."""
@@ -43,10 +46,23 @@ def _kernel(form: Form) -> Kernel:
         panel, done = first_panel, 1
         while panel < end_panel:
             offset = panel * VECTOR_BYTES
-            for row in range(first_row, end_row, ROWS):
+            row = first_row
+            coming = panel + TILE_PANELS
+            while row < end_row:
+                left = end_row - row
+                size = ROWS
+                if a.rows <= ROWS:
+                    size = left
+                elif left <= FEWER_ROWS or ROWS < left <= 2 * FEWER_ROWS:
+                    size = FEWER_ROWS
+                ahead = 0
+                if a.rows > ROWS and coming < min(end_panel, panel + 2 * TILE_PANELS):
+                    ahead = a.weights + (coming * a.inputs + start) * WIDTH * weight_bytes
+                    coming += 1
                 done = tile(
                     end_panel - panel,
-                    min(ROWS, end_row - row),
+                    size,
+                    min(size, left),
                     a.x + (row * a.inputs + start) * row_bytes,
                     a.inputs * row_bytes,
                     a.weights + (panel * a.inputs + start) * WIDTH * weight_bytes,
@@ -57,7 +73,11 @@ def _kernel(form: Form) -> Kernel:
                     start,
                     a.scales + offset if a.scales and whole else 0,
                     a.bias + offset if a.bias and whole else 0,
+                    ahead,
+                    0,
+                    0,
                 )
+                row += size
             panel += done
 
     def multiply(pointer):
@@ -68,16 +88,11 @@ def _kernel(form: Form) -> Kernel:
                 break
             first_row = item // a.groups * BLOCK_ROWS
             end_row = min(a.rows, first_row + BLOCK_ROWS)
-            # Tiles of fewer rows have other numbers of panels.
-            rest = end_row - (end_row - first_row) % ROWS
             first_panel = item % a.groups * a.group
             end_panel = min(a.panels, first_panel + a.group)
             for start in range(0, a.inputs, a.depth):
                 depth = min(a.depth, a.inputs - start)
-                if first_row < rest:
-                    sweep(a, first_row, rest, first_panel, end_panel, start, depth)
-                if rest < end_row:
-                    sweep(a, rest, end_row, first_panel, end_panel, start, depth)
+                sweep(a, first_row, end_row, first_panel, end_panel, start, depth)
 
     return Kernel(multiply, _FIELDS, variant=form)
 

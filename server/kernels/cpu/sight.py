@@ -34,6 +34,7 @@ def _kernel(value_bytes: int) -> Kernel:
             panel += tile(
                 panel_count - panel,
                 count,
+                count,
                 x,
                 row_bytes,
                 panels + panel * inputs * WIDTH * value_bytes,
@@ -41,6 +42,9 @@ def _kernel(value_bytes: int) -> Kernel:
                 inputs // together,
                 to + panel * VECTOR_BYTES,
                 to_bytes,
+                0,
+                0,
+                0,
                 0,
                 0,
                 0,

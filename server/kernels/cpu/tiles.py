@@ -14,23 +14,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from server.kernels.cpu.vectors import FLOATS, INTS, VECTOR_BYTES, WIDTH, calling, loading, splatted
+from server.kernels.cpu.vectors import (
+    FLOATS,
+    INTS,
+    VECTOR_BYTES,
+    WIDTH,
+    calling,
+    loading,
+    prefetching,
+    splatted,
+)
 
 _FEATURES = binding.get_host_cpu_features()
 
-SIZES = (
-    {1: 4, 2: 4, 4: 4, 6: 4, 8: 2, 12: 2} if _FEATURES.get("avx512f") else {1: 2, 2: 2, 4: 1, 6: 1}
-)
-"""Panels of a tile by its rows: as many sums as there are registers for."""
+SIZES = {1: 4, 2: 4, 4: 4, 6: 4} if _FEATURES.get("avx512f") else {1: 2, 2: 2, 4: 1, 6: 1}
+"""Panels of a tile by its rows: as many sums as there are registers for. Rows that go on need an
+address each, of which there are registers for few."""
 
 ROWS, PANELS = max(SIZES), max(SIZES.values())
+
+PAGED_SIZES = (1, 4, 6)
+"""Attention is content with fewer: each takes its time to compile."""
 
 _INT, _LONG = ir.IntType(32), ir.IntType(64)
 _PAIR_OF_BYTES = ir.VectorType(ir.IntType(8), 2 * WIDTH)
@@ -81,48 +92,54 @@ def inputs_together(weight_bytes: int) -> int:
     return 1 if weight_bytes == 4 else 2
 
 
-def compiled(form: Form, rows: int = 0) -> Callable[[Any], Any]:
-    """`njit` for functions that are defined once for each form, and perhaps number of rows.
+def compiled(form: Form, kind: str = "") -> Callable[[Any], Any]:
+    """`njit` for functions that are defined once for each form, and perhaps kind of tile.
 
     Their names tell them apart. numba would do so by numbers of this process, and code that another
     process has compiled, and kept, has numbers of that one: it would call what it finds under them.
     """
 
     def compile_(function: Any) -> Any:
-        function.__qualname__ += f"_{form.row_bytes}_{form.weight_bytes}_{rows}"
+        function.__qualname__ += f"_{form.row_bytes}_{form.weight_bytes}_{kind}"
         return njit(function)
 
     return compile_
 
 
+Order = Literal["side by side", "one a page", "page by page"]
+"""Where a tile's panels lie: side by side; each in a page of its own, somewhere; or side by side in
+each of many pages, which together have the inputs."""
+
+
 @cache
-def tile_of(form: Form) -> Any:
-    """A function that compiled ones call: of how many panels there are, of how many rows, from 1 to
-    `ROWS`, and of what `_Tile.write` takes besides. It returns how many panels it multiplied, which
-    depends on these two alone."""
-    return _chosen(form, tuple(SIZES.items()))
+def tile_of(form: Form, order: Order = "side by side") -> Any:
+    """A function that compiled ones call: of how many panels there are, of the tile's rows, from 1
+    to `ROWS`, and of what `_Tile.write` takes besides. It returns how many panels it multiplied,
+    which depends on these two alone."""
+    wanted = SIZES if order == "side by side" else PAGED_SIZES
+    return _chosen(form, order, [(rows, SIZES[rows]) for rows in SIZES if rows in wanted])
 
 
-def _chosen(form: Form, sizes: Sequence[tuple[int, int]]) -> Any:
-    """Of those sizes the smallest that has room for `count` rows."""
+def _chosen(form: Form, order: Order, sizes: Sequence[tuple[int, int]]) -> Any:
+    """Of those sizes the smallest that has `size` rows."""
     rows, panels = sizes[0]
-    one = _intrinsic(_Tile(rows, 1, form))
-    several = one if panels == 1 else _intrinsic(_Tile(rows, panels, form))
-    larger: Any = _chosen(form, sizes[1:]) if len(sizes) > 1 else None
+    one = _intrinsic(_Tile(rows, 1, form, order))
+    several = one if panels == 1 else _intrinsic(_Tile(rows, panels, form, order))
+    larger: Any = _chosen(form, order, sizes[1:]) if len(sizes) > 1 else None
 
-    @compiled(form, rows)
-    def fitting(left, count, *arguments):
+    @compiled(form, f"{order}_{rows}")
+    def fitting(left, size, *arguments):
         if left < panels:
-            one(count, *arguments)
+            one(*arguments)
             return 1
-        several(count, *arguments)
+        several(*arguments)
         return panels
 
-    @compiled(form, rows)
-    def choose(left, count, *arguments):
-        if count <= rows:
-            return fitting(left, count, *arguments)
-        return larger(left, count, *arguments)
+    @compiled(form, f"{order}_{rows}")
+    def choose(left, size, *arguments):
+        if size <= rows:
+            return fitting(left, size, *arguments)
+        return larger(left, size, *arguments)
 
     return fitting if larger is None else choose
 
@@ -130,13 +147,27 @@ def _chosen(form: Form, sizes: Sequence[tuple[int, int]]) -> Any:
 def _intrinsic(tile: _Tile) -> Any:
     @intrinsic
     def write(
-        context, count, x, row_bytes, weights, panel_bytes, steps, to, to_bytes, begun, scales, bias
+        context,
+        count,
+        x,
+        row_bytes,
+        weights,
+        panel_bytes,
+        steps,
+        to,
+        to_bytes,
+        begun,
+        scales,
+        bias,
+        ahead,
+        tables,
+        pages,
     ):
         def code(context, builder, signature, arguments):
             tile.write(builder, *arguments)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 11), code
+        return types.void(*[types.int64] * 14), code
 
     return write
 
@@ -148,6 +179,7 @@ class _Tile:
     rows: int
     panels: int
     form: Form
+    order: Order
 
     def write(
         self,
@@ -156,32 +188,36 @@ class _Tile:
         x: Any,
         row_bytes: Any,
         weights: Any,
-        panel_bytes: Any,
+        stride: Any,
         steps: Any,
         to: Any,
         to_bytes: Any,
         begun: Any,
         scales: Any,
         bias: Any,
+        ahead: Any,
+        tables: Any,
+        pages: Any,
     ) -> None:
         """All arguments are integers, most of them addresses.
 
         Args:
             count: of rows that are there; the last one stands in for the others.
-            row_bytes, panel_bytes, to_bytes: from a row of x, a panel and a row of the result to
-                the next one.
-            steps: over the inputs, each over those that lie together.
+            row_bytes, to_bytes: from a row of x or of the result to the next one.
+            stride: from a panel to the next one, or from a page.
+            steps: over the inputs, or those of a page, each over those that lie together.
             begun: whether the result holds what inputs before these gave.
             scales, bias: of each output, where they are not 0.
+            ahead: a panel that is asked for meanwhile, where it is not 0.
+            tables: numbers of the pages, of which there are as many as `pages` says.
         """
         last = builder.sub(count, _LONG(1))
         numbers = [_least(builder, _LONG(row), last) for row in range(self.rows)]
         rows = [_behind(builder, x, row_bytes, number) for number in numbers]
-        panels = [_behind(builder, weights, panel_bytes, _LONG(p)) for p in range(self.panels)]
         results = [_behind(builder, to, to_bytes, number) for number in numbers]
         zero = FLOATS([0.0] * WIDTH)
         sums = [
-            [cgutils.alloca_once_value(builder, zero) for _ in panels] for _ in rows
+            [cgutils.alloca_once_value(builder, zero) for _ in range(self.panels)] for _ in rows
         ]  # registers: nothing takes their addresses
 
         def change(operation: Callable[[Any, int, int], Any]) -> None:
@@ -198,13 +234,44 @@ class _Tile:
         change(lambda *_: zero)
         with _if_given(builder, begun):
             change(lambda _, row, panel: _floats(builder, result(row, panel)))
-        with cgutils.for_range(builder, steps) as loop:
-            step = self.form.together * WIDTH * self.form.weight_bytes
-            places = [_behind(builder, panel, _LONG(step), loop.index) for panel in panels]
-            step = self.form.together * self.form.row_bytes
-            inputs = [_behind(builder, row, _LONG(step), loop.index) for row in rows]
-            for add in self._additions(builder, inputs, places):
-                change(add)
+
+        def add_up(inputs: Sequence[Any], panels: Sequence[Any], wanted: Sequence[Any]) -> None:
+            """All steps over panels, while others are asked for."""
+            with cgutils.for_range(builder, steps) as loop:
+                step = _LONG(self.form.together * WIDTH * self.form.weight_bytes)
+                places = [_behind(builder, panel, step, loop.index) for panel in panels]
+                row_step = _LONG(self.form.together * self.form.row_bytes)
+                at = [_behind(builder, row, row_step, loop.index) for row in inputs]
+                for add in self._additions(builder, at, places):
+                    change(add)
+                for address in wanted:
+                    with _if_given(builder, address):
+                        prefetching(builder, _behind(builder, address, step, loop.index))
+
+        def page(number: Any) -> Any:
+            """Where it is; of the last one, if there are no more."""
+            number = _least(builder, number, builder.sub(pages, _LONG(1)))
+            place = loading(builder, _behind(builder, tables, _LONG(8), number), _LONG, 8)
+            return _behind(builder, weights, stride, place)
+
+        several = range(self.panels)
+        if self.order == "side by side":
+            panels = [_behind(builder, weights, stride, _LONG(panel)) for panel in several]
+            add_up(rows, panels, [ahead])
+        elif self.order == "one a page":
+            panels = [page(_LONG(panel)) for panel in several]
+            add_up(rows, panels, [page(_LONG(panel + self.panels)) for panel in several])
+        else:
+            panel_bytes = WIDTH * WIDTH * self.form.weight_bytes
+            inputs_bytes = builder.mul(steps, _LONG(self.form.together * self.form.row_bytes))
+            with cgutils.for_range(builder, pages) as loop:
+                inputs = [_behind(builder, row, inputs_bytes, loop.index) for row in rows]
+                this, following = page(loop.index), page(builder.add(loop.index, _LONG(1)))
+                panels, wanted = (
+                    [builder.add(begin, _LONG(panel * panel_bytes)) for panel in several]
+                    for begin in (this, following)
+                )
+                add_up(inputs, panels, wanted)
         with _if_given(builder, scales):
             change(lambda total, _, panel: builder.fmul(total, each(scales, panel)))
         with _if_given(builder, bias):

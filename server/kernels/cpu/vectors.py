@@ -26,8 +26,8 @@ LINE_BYTES = 64
 
 f32 = np.float32
 
-_FLOAT, _SHORT, _INT, _LONG = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
-FLOATS = ir.VectorType(_FLOAT, WIDTH)
+_INT, _LONG = ir.IntType(32), ir.IntType(64)
+FLOATS = ir.VectorType(ir.FloatType(), WIDTH)
 INTS = ir.VectorType(_INT, WIDTH)
 
 Code = Callable[[Any, ir.IRBuilder, Any, Any], Any]
@@ -64,12 +64,6 @@ def load(context, address):
 
 
 @intrinsic
-def load_one(context, address):
-    """One float32."""
-    return types.float32(types.intp), _loading(_FLOAT, 4)
-
-
-@intrinsic
 def load_index(context, address):
     """One int64."""
     return types.int64(types.intp), _loading(_LONG, 8)
@@ -91,35 +85,24 @@ def store(context, address, x):
     return types.void(types.intp, vector), _storing(4)
 
 
-@intrinsic
-def store_one(context, address, x):
-    return types.void(types.intp, types.float32), _storing(4)
-
-
 def _rounded(builder: ir.IRBuilder, x: Any) -> Any:
     """float32 to the nearest bfloat16, of two the even one. What is no number stays none."""
-    bits, short = (_INT, _SHORT) if x.type == _FLOAT else (INTS, ir.VectorType(_SHORT, WIDTH))
 
     def same(value: int) -> Any:
-        return bits(value if bits is _INT else [value] * WIDTH)
+        return INTS([value] * WIDTH)
 
-    whole = builder.bitcast(x, bits)
+    whole = builder.bitcast(x, INTS)
     odd = builder.and_(builder.lshr(whole, same(16)), same(1))
     nearest = builder.lshr(builder.add(whole, builder.add(odd, same(0x7FFF))), same(16))
     number = builder.fcmp_ordered("==", x, x)
-    return builder.trunc(builder.select(number, nearest, same(0x7FC0)), short)
+    shorts = ir.VectorType(ir.IntType(16), WIDTH)
+    return builder.trunc(builder.select(number, nearest, same(0x7FC0)), shorts)
 
 
 @intrinsic
 def _store_bfloat16(context, address, x):
     """Sixteen, rounded."""
     return types.void(types.intp, vector), _storing(2, _rounded)
-
-
-@intrinsic
-def _store_one_bfloat16(context, address, x):
-    """Rounded."""
-    return types.void(types.intp, types.float32), _storing(2, _rounded)
 
 
 @njit(inline="always")
@@ -131,12 +114,69 @@ def store_kept(base, index, x, value_bytes):
         store(base + 4 * index, x)
 
 
+@intrinsic
+def _scatter(context, address, distance, x):
+    def code(context, builder, signature, arguments):
+        _apart(builder, arguments[0], arguments[1], arguments[2])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64, vector), code
+
+
+@intrinsic
+def _scatter_pairs(context, address, distance, x):
+    def code(context, builder, signature, arguments):
+        pairs = builder.bitcast(_rounded(builder, arguments[2]), ir.VectorType(_INT, WIDTH // 2))
+        _apart(builder, arguments[0], arguments[1], pairs)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64, vector), code
+
+
+def _apart(builder: ir.IRBuilder, address: Any, distance: Any, x: Any) -> None:
+    """Stores each element of x, `distance` bytes from the one before."""
+    for lane in range(x.type.count):
+        to = builder.add(address, builder.mul(distance, _LONG(lane)))
+        pointer = builder.inttoptr(to, x.type.element.as_pointer())
+        builder.store(builder.extract_element(x, _INT(lane)), pointer, align=4)
+
+
 @njit(inline="always")
-def store_one_kept(base, index, x, value_bytes):
+def scatter_kept(address, distance, x, value_bytes):
+    """Sixteen values as those of the KV cache, four bytes of them in each place."""
     if value_bytes == 2:
-        _store_one_bfloat16(base + 2 * index, x)
+        _scatter_pairs(address, distance, x)
     else:
-        store_one(base + 4 * index, x)
+        _scatter(address, distance, x)
+
+
+@intrinsic
+def store_pairs(context, address, x, y):
+    """The elements of x and y in turn, rounded to bfloat16."""
+
+    def code(context, builder, signature, arguments):
+        address, *both = arguments
+        first, second = (builder.zext(_rounded(builder, one), INTS) for one in both)
+        pairs = builder.or_(first, builder.shl(second, INTS([16] * WIDTH)))
+        builder.store(pairs, builder.inttoptr(address, INTS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, vector, vector), code
+
+
+@intrinsic
+def store_seconds(context, address, y):
+    """The same where x stays as it is."""
+
+    def code(context, builder, signature, arguments):
+        address, y = arguments
+        firsts = builder.and_(loading(builder, address, INTS, 4), INTS([0xFFFF] * WIDTH))
+        seconds = builder.shl(builder.zext(_rounded(builder, y), INTS), INTS([16] * WIDTH))
+        pointer = builder.inttoptr(address, INTS.as_pointer())
+        builder.store(builder.or_(firsts, seconds), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, vector), code
 
 
 @intrinsic
@@ -153,23 +193,12 @@ def take(context, pointer, counter):
     return types.int64(pointer, types.int64), code
 
 
-@intrinsic
-def _prefetch_line(context, address):
-    def code(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), _INT, _INT, _INT])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        read, keep, data = _INT(0), _INT(3), _INT(1)
-        builder.call(function, [builder.inttoptr(arguments[0], ir.PointerType()), read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), code
-
-
-@njit
-def prefetch(address, size_bytes):
-    """Asks for memory that will be read soon. The address need not be one."""
-    for line in range(0, size_bytes, LINE_BYTES):
-        _prefetch_line(address + line)
+def prefetching(builder: ir.IRBuilder, address: Any) -> None:
+    """Asks for a line of memory that will be read soon. The address need not be one."""
+    kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), _INT, _INT, _INT])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    read, keep, data = _INT(0), _INT(3), _INT(1)
+    builder.call(function, [builder.inttoptr(address, ir.PointerType()), read, keep, data])
 
 
 @intrinsic
