@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from server.kernels.attention import AttentionBatch, KVCache
+
+Activation = Literal["gelu", "silu_mul"]
+"""What follows a product, by its name in `Ops`."""
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from server.distributed.groups import SOLO, Group
 from server.kernels.ops import TORCH, Ops
-from server.model.layers import Linear, NewTensor, RMSNorm, RowLinear
+from server.model.layers import ActivatedLinear, Linear, NewTensor, RMSNorm, RowLinear
 from server.model.shards import VisionShard, whole_tower
 from server.model.spec import VisionSpec
 
@@ -143,8 +143,8 @@ class QkNorm:
 class VisionMlp:
     def __init__(self, spec: VisionSpec, new: NewTensor, shard: VisionShard, group: Group) -> None:
         self.columns = shard.mlp
-        self.fc1 = Linear(spec.hidden_size, len(shard.mlp), new, bias=True)
+        self.fc1 = ActivatedLinear(spec.hidden_size, len(shard.mlp), new, "gelu", bias=True)
         self.fc2 = RowLinear(len(shard.mlp), spec.hidden_size, new, group, bias=True)
 
     def __call__(self, x: Tensor, ops: Ops = TORCH) -> Tensor:
-        return self.fc2(ops.gelu(self.fc1(x)))
+        return self.fc2(self.fc1.activated(x, ops))

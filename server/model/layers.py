@@ -9,14 +9,14 @@ type of the input.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from server.distributed.groups import SOLO, Group
-from server.kernels.ops import TORCH, Ops
+from server.kernels.ops import TORCH, Activation, Ops
 
 
 class NewTensor(Protocol):
@@ -44,6 +44,14 @@ class Matrix(Protocol):
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x @ weight.T + bias, in the type of x."""
+
+
+@runtime_checkable
+class Fusible(Protocol):
+    """A packed weight that may take over what follows its product."""
+
+    def fuse(self, activation: Activation) -> bool:
+        """Has the activation made of all products from now on, if it can."""
 
 
 Pack = Callable[[Tensor, Group], Matrix]
@@ -90,6 +98,34 @@ class Linear:
         if self._packed is not None:
             return self._packed.size_bytes
         return 0 if self.weight.is_meta else self.weight.nbytes
+
+
+class ActivatedLinear(Linear):
+    """A `Linear` and the activation that follows, in one where the packed weight can."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        new: NewTensor,
+        activation: Activation,
+        *,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(inputs, outputs, new, bias=bias)
+        self._activation = activation
+        self._fused = False
+
+    def pack(self, pack: Pack) -> None:
+        super().pack(pack)
+        packed: object = self._packed
+        self._fused = isinstance(packed, Fusible) and packed.fuse(self._activation)
+
+    def activated(self, x: Tensor, ops: Ops) -> Tensor:
+        product = self(x)
+        if self._fused:
+            return product
+        return ops.gelu(product) if self._activation == "gelu" else ops.silu_mul(product)
 
 
 class RowLinear(Linear):

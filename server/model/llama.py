@@ -13,7 +13,7 @@ from torch.nn import functional
 from server.distributed.groups import SOLO, Group
 from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.ops import TORCH, Ops, Rotary
-from server.model.layers import META, Linear, NewTensor, RMSNorm, RowLinear
+from server.model.layers import META, ActivatedLinear, Linear, NewTensor, RMSNorm, RowLinear
 from server.model.shards import TextShard, split_text
 from server.model.spec import TextSpec
 
@@ -153,8 +153,8 @@ class LlamaAttention:
 
 class LlamaMlp:
     def __init__(self, spec: TextSpec, new: NewTensor, shard: TextShard, group: Group) -> None:
-        self.gate_up = Linear(spec.hidden_size, 2 * len(shard.mlp), new)
+        self.gate_up = ActivatedLinear(spec.hidden_size, 2 * len(shard.mlp), new, "silu_mul")
         self.down = RowLinear(len(shard.mlp), spec.hidden_size, new, group)
 
     def __call__(self, x: Tensor, ops: Ops) -> Tensor:
-        return self.down(ops.silu_mul(self.gate_up(x)))
+        return self.down(self.gate_up.activated(x, ops))

@@ -91,7 +91,8 @@ def test_branches_do_not_see_each_other(small: Small) -> None:
     batch = Batch(empty, (0, 0), empty, empty, rows, rows, rows, rows, empty, ())
     spec, _ = small
     bias = BranchAttention.of(batch, spec.text, torch.float32).bias
-    assert (bias.unflatten(1, (-1, 6)) == bias[:, None, :6]).all(), "every head sees the same"
+    by_head = torch.unflatten(bias, 1, (-1, 6))
+    assert (by_head == bias[:, None, :6]).all(), "every head sees the same"
     assert (bias[0, :6] == 0).int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],

@@ -156,6 +156,17 @@ def test_a_row_of_a_product_has_the_same_bits_in_any_batch(
         assert torch.equal(products.multiply(x[:count], panels, None), together[:count])
 
 
+@pytest.mark.parametrize("rows", [3, 7, 200])
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
+def test_products_and_their_activations_in_one(rows: int, dtype: torch.dtype, threads: int) -> None:
+    x, bias = draw(rows, 1100).to(dtype), draw(544, seed=2)
+    panels = products.in_panels(draw(544, 1100, seed=1).bfloat16())
+    ops, sums = CpuOps(dtype), products.multiply(x, panels, bias)
+    assert torch.equal(products.multiply(x, panels, bias, None, "gelu"), ops.gelu(sums))
+    turns = products.in_turn(panels), products.in_turn(bias)
+    assert torch.equal(products.multiply(x, *turns, None, "silu_mul"), ops.silu_mul(sums))
+
+
 def test_rows_that_are_no_block_of_memory() -> None:
     x, weight = draw(9, 2 * 64)[:, ::2], draw(32, 64, seed=1).bfloat16()
     assert_close(products.multiply(x, products.in_panels(weight), None), x @ weight.float().T)

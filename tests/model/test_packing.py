@@ -7,10 +7,15 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from server.distributed.groups import SOLO
+from server.kernels.cpu.ops import CpuOps
 from server.kernels.cpu.tiles import multiplies_bfloat16
-from server.model.layers import Linear, new_on
+from server.kernels.cpu.vectors import WIDTH
+from server.kernels.ops import Activation
+from server.model.layers import ActivatedLinear, Linear, new_on
 from server.model.packing import OneDnnMatrix, plain_bytes, plain_packing, rounded_rows
 from server.model.panels import PanelMatrix, packing_for
+from server.model.quantization import packing
+from server.settings import Quantization
 
 CPU = torch.device("cpu")
 F32 = torch.float32
@@ -76,6 +81,24 @@ def test_products_of_bfloat16_round_what_they_multiply_and_nothing_else(linear: 
     assert isinstance(matrix, PanelMatrix)
     assert_close(matrix(x, None), expected)
     assert matrix.size_bytes == 80 * 96 * plain_bytes(CPU, F32, torch.bfloat16, "float32")
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("outputs", [96, 80, 74])
+@pytest.mark.parametrize("activation", ["gelu", "silu_mul"])
+def test_an_activation_is_made_with_the_product_where_panels_are_whole(
+    activation: Activation, outputs: int, quantization: Quantization
+) -> None:
+    linear = ActivatedLinear(48, outputs, new_on(CPU, F32), activation)
+    linear.weight.copy_(torch.randn(outputs, 48).bfloat16())
+    x, ops = torch.randn(2, 5, 48)[0], CpuOps(F32)
+    pack = packing(quantization, CPU) or packing_for(F32)
+    product = pack(linear.weight, SOLO)(x, None)
+    linear.pack(pack)
+    expected = ops.gelu(product) if activation == "gelu" else ops.silu_mul(product)
+    assert_close(linear.activated(x, ops), expected)
+    panels = outputs / WIDTH / (2 if activation == "silu_mul" else 1)
+    assert linear._fused == (panels == int(panels))
 
 
 def test_outputs_that_fill_no_panel() -> None:

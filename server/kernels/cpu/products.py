@@ -10,13 +10,14 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from numba import carray
+from numba import carray, njit
 from torch import Tensor
 from torch.nn import functional
 
 from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.tiles import PANELS, ROWS, SIZES, Form, compiled, inputs_together, tile_of
-from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, load, store_kept, take
+from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, gelu, load, silu, store_kept, take
+from server.kernels.ops import Activation
 
 BLOCK_ROWS, BLOCK_PANELS, DEPTH = 192, 8, 1024
 """What one thread takes where there are many rows, and how many inputs at a time."""
@@ -30,7 +31,29 @@ SHARES = 8
 ROUNDED_VECTORS = 512
 """That a thread takes at a time."""
 
-_FIELDS = "items groups group rows inputs panels depth x weights scales bias result"
+_FIELDS = (
+    "items groups group rows inputs panels depth x weights scales bias result "
+    "activation result_bytes sums sums_bytes"
+)
+_ACTIVATIONS: dict[Activation | None, int] = {None: 0, "gelu": 1, "silu_mul": 2}
+"""As kernels call them. Sums wait for theirs in memory of each thread, near its core."""
+
+
+@njit
+def _activate(a, sums, sums_bytes, first_row, end_row, first_panel, end_panel):
+    """Writes what the activation makes of some sums."""
+    for row in range(first_row, end_row):
+        at = sums + (row - first_row) * sums_bytes
+        index = (row * a.panels + first_panel) * WIDTH
+        if a.activation == 1:
+            for panel in range(end_panel - first_panel):
+                value = gelu(load(at + panel * VECTOR_BYTES))
+                store_kept(a.result, index + panel * WIDTH, value, a.result_bytes)
+        else:
+            for pair in range((end_panel - first_panel) // 2):
+                gate = at + 2 * pair * VECTOR_BYTES
+                value = silu(load(gate)) * load(gate + VECTOR_BYTES)
+                store_kept(a.result, index // 2 + pair * WIDTH, value, a.result_bytes)
 
 
 @cache
@@ -39,7 +62,7 @@ def _kernel(form: Form) -> Kernel:
     row_bytes, weight_bytes, together = form.row_bytes, form.weight_bytes, form.together
 
     @compiled(form)
-    def sweep(a, first_row, end_row, first_panel, end_panel, start, depth):
+    def sweep(a, to, to_bytes, first_row, end_row, first_panel, end_panel, start, depth):
         """Some rows with some panels, whose inputs from `start` on come from the closest cache for
         all rows but the first ones."""
         whole = start + depth == a.inputs
@@ -55,6 +78,7 @@ def _kernel(form: Form) -> Kernel:
                     size = left
                 elif left <= FEWER_ROWS or ROWS < left <= 2 * FEWER_ROWS:
                     size = FEWER_ROWS
+                # Each tile asks for one of the panels that come next, as far as there are tiles.
                 ahead = 0
                 if a.rows > ROWS and coming < min(end_panel, panel + 2 * TILE_PANELS):
                     ahead = a.weights + (coming * a.inputs + start) * WIDTH * weight_bytes
@@ -68,8 +92,8 @@ def _kernel(form: Form) -> Kernel:
                     a.weights + (panel * a.inputs + start) * WIDTH * weight_bytes,
                     a.inputs * WIDTH * weight_bytes,
                     depth // together,
-                    a.result + row * a.panels * VECTOR_BYTES + offset,
-                    a.panels * VECTOR_BYTES,
+                    to + (row - first_row) * to_bytes + (panel - first_panel) * VECTOR_BYTES,
+                    to_bytes,
                     start,
                     a.scales + offset if a.scales and whole else 0,
                     a.bias + offset if a.bias and whole else 0,
@@ -82,6 +106,7 @@ def _kernel(form: Form) -> Kernel:
 
     def multiply(pointer):
         a = carray(pointer, 1)[0]
+        sums = a.sums + take(pointer, 1) * a.sums_bytes
         while True:
             item = take(pointer, 0)
             if item >= a.items:
@@ -90,9 +115,15 @@ def _kernel(form: Form) -> Kernel:
             end_row = min(a.rows, first_row + BLOCK_ROWS)
             first_panel = item % a.groups * a.group
             end_panel = min(a.panels, first_panel + a.group)
+            to = a.result + (first_row * a.panels + first_panel) * VECTOR_BYTES
+            to_bytes = a.panels * VECTOR_BYTES
+            if a.activation:
+                to, to_bytes = sums, a.group * VECTOR_BYTES
             for start in range(0, a.inputs, a.depth):
                 depth = min(a.depth, a.inputs - start)
-                sweep(a, first_row, end_row, first_panel, end_panel, start, depth)
+                sweep(a, to, to_bytes, first_row, end_row, first_panel, end_panel, start, depth)
+            if a.activation:
+                _activate(a, to, to_bytes, first_row, end_row, first_panel, end_panel)
 
     return Kernel(multiply, _FIELDS, variant=form)
 
@@ -132,8 +163,19 @@ def in_panels(weight: Tensor) -> Tensor:
     return parts.transpose(1, 2).contiguous()
 
 
+def in_turn(x: Tensor) -> Tensor:
+    """The first half of the panels, or of what belongs to their outputs, in turn with the second:
+    [2 * panels, ...] or [2 * outputs]."""
+    parts = x if x.ndim > 1 else x.view(-1, WIDTH)
+    return torch.stack(parts.chunk(2), dim=1).reshape(x.shape)
+
+
 def multiply(
-    x: Tensor, panels: Tensor, bias: Tensor | None, scales: Tensor | None = None
+    x: Tensor,
+    panels: Tensor,
+    bias: Tensor | None,
+    scales: Tensor | None = None,
+    activation: Activation | None = None,
 ) -> Tensor:
     """Rows [rows, inputs] with a matrix in panels: float32 [rows, 16 * panels].
 
@@ -142,17 +184,23 @@ def multiply(
         panels: float32, bfloat16 or int8.
         bias: float32 for every output that the panels have, as are the scales that the products
             are multiplied with before.
+        activation: what is made of these outputs, in the type of x. For `silu_mul` panels of gates
+            and of ups take turns, and half as many outputs are left.
     """
     rows, inputs = x.shape
     count, steps, _, together = panels.shape
     x = functional.pad(x, (0, steps * together - inputs)) if inputs % together else x.contiguous()
     inputs = x.shape[1]
-    result = torch.empty(rows, count * WIDTH)
+    outputs = count * WIDTH // (2 if activation == "silu_mul" else 1)
+    result = torch.empty(rows, outputs, dtype=x.dtype if activation else torch.float32)
     few = rows <= ROWS
     group = BLOCK_PANELS
     if few:  # whole tiles for each
         group = PANELS * -(-count // (PANELS * SHARES * torch.get_num_threads()))
     groups = -(-count // group)
+    sums = None
+    if activation:
+        sums = torch.empty(torch.get_num_threads(), min(rows, BLOCK_ROWS) * group * WIDTH)
     _kernel(Form(x.itemsize, panels.itemsize)).run(
         items=groups * -(-rows // BLOCK_ROWS),
         groups=groups,
@@ -166,5 +214,9 @@ def multiply(
         scales=scales,
         bias=bias,
         result=result,
+        activation=_ACTIVATIONS[activation],
+        result_bytes=result.itemsize,
+        sums=sums,
+        sums_bytes=0 if sums is None else 4 * sums.shape[1],
     )
     return result

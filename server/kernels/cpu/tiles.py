@@ -35,8 +35,8 @@ from server.kernels.cpu.vectors import (
 _FEATURES = binding.get_host_cpu_features()
 
 SIZES = {1: 4, 2: 4, 4: 4, 6: 4} if _FEATURES.get("avx512f") else {1: 2, 2: 2, 4: 1, 6: 1}
-"""Panels of a tile by its rows: as many sums as there are registers for. Rows that go on need an
-address each, of which there are registers for few."""
+"""Panels of a tile by its rows: as many sums as there are registers for. With more rows there would
+be none left for their addresses."""
 
 ROWS, PANELS = max(SIZES), max(SIZES.values())
 

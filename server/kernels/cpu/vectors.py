@@ -350,6 +350,13 @@ _A = tuple(f32(a / 2) for a in (0.254829592, -0.284496736, 1.421413741, -1.45315
 
 
 @njit
+def silu(x):
+    """x times its logistic function."""
+    one = splat(f32(1))
+    return x / (one + exp(x * splat(f32(-1))))
+
+
+@njit
 def gelu(x):
     """x times the normal distribution below it, to an error under 1e-7 times x. The polynomial is
     7.1.26 of Abramowitz and Stegun."""
