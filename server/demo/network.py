@@ -108,17 +108,18 @@ class Network:
         hidden = self.model.embed(batch.token_ids.flatten())
         places = (batch.token_ids == self._picture_token).flatten()
         hidden = hidden.masked_scatter(places[:, None], pictures.to(hidden.dtype))
-        middle, hidden = self._read(hidden, batch)
         targets = batch.targets.flatten()
         learned = _rows_of(targets != IGNORED)
-        logits = self.model.logits(hidden[learned])
+        middle, hidden = self._read(hidden, batch, learned)
+        logits = self.model.logits(hidden)
         loss = functional.cross_entropy(logits, targets[learned], ignore_index=IGNORED)
         wrong = logits.argmax(-1) != targets[learned]
         mentions = self._mention_loss(middle, batch.mentions)
         return Losses(loss, patches, mentions, _right(batch, learned, wrong))
 
-    def _read(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """States half way through the language model's layers and behind them."""
+    def _read(self, hidden: Tensor, batch: Batch, learned: Tensor) -> tuple[Tensor, Tensor]:
+        """States half way through the language model's layers, and those of some rows behind
+        them."""
         cache = _no_cache(self.spec, self.device)
         mixed = torch.is_autocast_enabled(self.device.type)
         dtype = torch.get_autocast_dtype(self.device.type) if mixed else hidden.dtype
@@ -128,7 +129,7 @@ class Network:
         half = len(lower.layers) // 2
         lower.layers, upper.layers = lower.layers[:half], upper.layers[half:]
         middle = lower.forward(hidden, cache, attention)
-        return middle, upper.forward(middle, cache, attention)
+        return middle, upper.forward(middle, cache, attention, learned)
 
     def _mention_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         labels = labels.flatten(0, 1)

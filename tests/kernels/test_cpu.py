@@ -294,6 +294,15 @@ def test_norms(shape: tuple[int, ...], threads: int) -> None:
         assert_close(normed, expected[1])
 
 
+@pytest.mark.parametrize("width", [48, 50])
+def test_norms_over_more_than_a_rank_has(width: int, threads: int) -> None:
+    q, k, _ = draw(2, 5, 3 * width).chunk(3, dim=-1)
+    weight, squares = draw(width, seed=1), OPS.square_sums(q, k)
+    assert_close(squares, TORCH.square_sums(q, k))
+    normed = OPS.divide_by_root(k, squares[1], 4 * width, weight, EPS)
+    assert_close(normed, TORCH.divide_by_root(k, squares[1], 4 * width, weight, EPS))
+
+
 @pytest.mark.parametrize("width", [16, 50, 30_000])
 def test_gelu(width: int) -> None:
     x = torch.cat([draw(3, width), draw(1, width) * 8, torch.full((1, width), -30.0)])

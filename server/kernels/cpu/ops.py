@@ -11,7 +11,7 @@ from torch import Tensor
 
 from server.kernels.attention import AttentionBatch, KVCache
 from server.kernels.cpu.attention import BLOCK_SIZE, CpuBatch, pages
-from server.kernels.cpu.sight import prepare, see
+from server.kernels.cpu.sight import prepare, rows_of, see
 from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.vectors import (
     VECTOR_BYTES,
@@ -21,11 +21,13 @@ from server.kernels.cpu.vectors import (
     gelu,
     load,
     load_index,
+    load_one,
     scatter_kept,
     silu,
     splat,
     store,
     store_kept,
+    store_one,
     store_pairs,
     store_seconds,
     take,
@@ -69,6 +71,32 @@ def _normalise(pointer):
         for index in range(0, a.width, WIDTH):
             value = load(source + 4 * index) * factor * load(a.weight + 4 * index)
             store_kept(normed, index, value, a.row_bytes)
+
+
+def _square_sums(pointer):
+    a = carray(pointer, 1)[0]
+    while True:
+        row = take(pointer, 0)
+        if row >= a.items:
+            break
+        x, squares = a.x + row * a.row_bytes, splat(f32(0))
+        for at in range(0, a.width * 4, VECTOR_BYTES):
+            value = load(x + at)
+            squares = fma(value, value, squares)
+        store_one(a.sums + 4 * row, total(squares))
+
+
+def _divide_by_root(pointer):
+    a = carray(pointer, 1)[0]
+    while True:
+        row = take(pointer, 0)
+        if row >= a.items:
+            break
+        x, result = a.x + row * a.row_bytes, a.result + row * a.width * 4
+        mean = load_one(a.squares + 4 * row) / f32(a.full_width)
+        factor = splat(f32(1) / np.sqrt(mean + a.eps))
+        for at in range(0, a.width * 4, VECTOR_BYTES):
+            store(result + at, load(x + at) * factor * load(a.weight + at))
 
 
 def _add(pointer):
@@ -164,6 +192,10 @@ def _place(pointer):
 
 
 NORMALISE = Kernel(_normalise, "items width x branch scale added weight normed row_bytes", ["eps"])
+SQUARE_SUMS = Kernel(_square_sums, "items width x row_bytes sums")
+DIVIDE_BY_ROOT = Kernel(
+    _divide_by_root, "items width full_width x row_bytes squares weight result", ["eps"]
+)
 ADD = Kernel(_add, "items width x branch scale added")
 BEND = Kernel(_bend, "items vectors x result row_bytes")
 ACTIVATE = Kernel(_activate, "items width x result row_bytes")
@@ -245,6 +277,36 @@ class CpuOps(TorchOps):
             added=added,
         )
         return added
+
+    def square_sums(self, x: Tensor, y: Tensor) -> Tensor:
+        width = x.shape[-1]
+        if width % WIDTH:
+            return super().square_sums(x, y)
+        sums = torch.empty(2, *x.shape[:-1], 1)
+        for one, of_one in zip((x, y), sums, strict=True):
+            rows, row_bytes = rows_of(one)
+            SQUARE_SUMS.run(items=len(rows), width=width, x=rows, row_bytes=row_bytes, sums=of_one)
+        return sums
+
+    def divide_by_root(
+        self, x: Tensor, squares: Tensor, width: int, weight: Tensor, eps: float
+    ) -> Tensor:
+        if x.shape[-1] % WIDTH:
+            return super().divide_by_root(x, squares, width, weight, eps)
+        rows, row_bytes = rows_of(x)
+        result = torch.empty(x.shape)
+        DIVIDE_BY_ROOT.run(
+            items=len(rows),
+            width=x.shape[-1],
+            full_width=width,
+            x=rows,
+            row_bytes=row_bytes,
+            squares=squares.contiguous(),
+            weight=weight,
+            result=result,
+            eps=eps,
+        )
+        return result
 
     def gelu(self, x: Tensor) -> Tensor:
         if x.numel() % WIDTH:

@@ -11,12 +11,22 @@ from functools import cache
 import torch
 from numba import carray
 from torch import Tensor
-from torch.nn import functional
 
 from server.kernels.cpu.attention import exponentiate, scale_rows
+from server.kernels.cpu.products import rounded
 from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.tiles import ROWS, Form, compiled, inputs_together, tile_of
-from server.kernels.cpu.vectors import VECTOR_BYTES, WIDTH, f32, splat, store, take
+from server.kernels.cpu.vectors import (
+    VECTOR_BYTES,
+    WIDTH,
+    f32,
+    load,
+    scatter_kept,
+    splat,
+    store,
+    store_pairs,
+    take,
+)
 
 _FIELDS = "items parts tokens heads head_dim queries keys values scores scores_bytes result"
 
@@ -84,9 +94,60 @@ def _kernel(value_bytes: int) -> Kernel:
     return Kernel(see, _FIELDS, ["scale"], form)
 
 
+@cache
+def _arranging(value_bytes: int) -> Kernel:
+    def arrange(pointer):
+        """Keys and values of a picture's tokens as panels, some tokens at a time. Tokens that fill
+        the last panel up have none, and count for nothing."""
+        a = carray(pointer, 1)[0]
+        together, panel_bytes = a.together, WIDTH * WIDTH * value_bytes
+        while True:
+            item = take(pointer, 0)
+            if item >= a.items:
+                break
+            picture, block = item // a.blocks, item % a.blocks
+            for head in range(a.heads):
+                first = picture * a.heads + head
+                keys = a.keys + (first * a.blocks + block) * WIDTH * a.head_dim * value_bytes
+                values = a.values + first * a.head_dim * a.blocks * WIDTH * value_bytes
+                values += block * panel_bytes
+                for offset in range(0, WIDTH, together):
+                    for index in range(0, a.head_dim, WIDTH):
+                        at = (head * a.head_dim + index) * 4
+                        of_both = splat(f32(0)), splat(f32(0))
+                        for part in range(together):
+                            token = block * WIDTH + offset + part
+                            key, value = splat(f32(0)), splat(f32(0))
+                            if token < a.tokens:
+                                row = picture * a.tokens + token
+                                key = load(a.k + row * a.key_bytes + at)
+                                value = load(a.v + row * a.row_bytes + at)
+                            of_both = of_both[1], value
+                            to = keys + index // together * VECTOR_BYTES + (offset + part) * 4
+                            scatter_kept(to, VECTOR_BYTES, key, value_bytes)
+                        to = values + index // WIDTH * a.blocks * panel_bytes
+                        to += offset // together * VECTOR_BYTES
+                        if together == 1:
+                            store(to, of_both[1])
+                        else:
+                            store_pairs(to, of_both[0], of_both[1])
+
+    fields = "items blocks tokens heads head_dim together k key_bytes v row_bytes keys values"
+    return Kernel(arrange, fields, variant=value_bytes)
+
+
 def prepare(dtype: torch.dtype) -> None:
     """Compiles what `see` needs, lest the first picture wait for it."""
+    _arranging(dtype.itemsize)
     _kernel(dtype.itemsize)
+
+
+def rows_of(x: Tensor) -> tuple[Tensor, int]:
+    """[..., width] as float32 [rows, width], each row a block of memory, and the bytes from one to
+    the next."""
+    rows = x.float().flatten(0, -2)
+    rows = rows if rows.stride(1) == 1 else rows.contiguous()
+    return rows, 4 * rows.stride(0)
 
 
 def see(q: Tensor, k: Tensor, v: Tensor, head_dim: int, dtype: torch.dtype) -> Tensor:
@@ -96,18 +157,30 @@ def see(q: Tensor, k: Tensor, v: Tensor, head_dim: int, dtype: torch.dtype) -> T
         dtype: what queries, keys, values and weights are rounded to.
     """
     pictures, tokens, width = q.shape
-    heads = width // head_dim
+    heads, blocks = width // head_dim, -(-tokens // WIDTH)
     together = inputs_together(dtype.itemsize)
-    missing = -tokens % WIDTH
-    q, k, v = q.to(dtype).contiguous(), k.to(dtype), v.to(dtype)
-    k, v = (functional.pad(x, (0, 0, 0, missing)) for x in (k, v))
-    # [N, heads, panels, steps over the inputs, 16, inputs that lie together]
-    keys = k.view(pictures, -1, WIDTH, heads, head_dim // together, together)
-    keys = keys.permute(0, 3, 1, 4, 2, 5).contiguous()
-    values = v.view(pictures, -1, together, heads, head_dim // WIDTH, WIDTH)
-    values = values.permute(0, 3, 4, 1, 5, 2).contiguous()
+    q = q.contiguous() if q.dtype == dtype else rounded(q)
+    k, key_bytes = rows_of(k)
+    v, row_bytes = rows_of(v)
+    keys, values = (
+        torch.empty(pictures * heads * blocks * WIDTH * head_dim, dtype=dtype) for _ in range(2)
+    )
+    _arranging(dtype.itemsize).run(
+        items=pictures * blocks,
+        blocks=blocks,
+        tokens=tokens,
+        heads=heads,
+        head_dim=head_dim,
+        together=together,
+        k=k,
+        key_bytes=key_bytes,
+        v=v,
+        row_bytes=row_bytes,
+        keys=keys,
+        values=values,
+    )
     result = torch.empty(pictures, tokens, width)
-    scores = torch.empty(torch.get_num_threads(), ROWS * (tokens + missing + WIDTH))
+    scores = torch.empty(torch.get_num_threads(), ROWS * (blocks + 1) * WIDTH)
     parts = -(-tokens // ROWS)
     _kernel(dtype.itemsize).run(
         items=pictures * heads * parts,

@@ -64,6 +64,12 @@ def load(context, address):
 
 
 @intrinsic
+def load_one(context, address):
+    """One float32."""
+    return types.float32(types.intp), _loading(FLOATS.element, 4)
+
+
+@intrinsic
 def load_index(context, address):
     """One int64."""
     return types.int64(types.intp), _loading(_LONG, 8)
@@ -83,6 +89,11 @@ def _storing(align: int, form: Callable[[ir.IRBuilder, Any], Any] = lambda _, x:
 @intrinsic
 def store(context, address, x):
     return types.void(types.intp, vector), _storing(4)
+
+
+@intrinsic
+def store_one(context, address, x):
+    return types.void(types.intp, types.float32), _storing(4)
 
 
 def _rounded(builder: ir.IRBuilder, x: Any) -> Any:
