@@ -28,6 +28,8 @@ BLOCK_ROWS, BLOCK_PANELS, DEPTH = 192, 8, 1024
 SHARES = 8
 """Parts for each thread where there are few rows, so that none waits long for another."""
 
+_TOGETHER = {torch.bfloat16: torch.int32, torch.int8: torch.int16}
+
 ROUNDED_VECTORS = 512
 """That a thread takes at a time."""
 
@@ -158,9 +160,11 @@ def in_panels(weight: Tensor) -> Tensor:
     is zeros."""
     outputs, inputs = weight.shape
     together = inputs_together(weight.itemsize)
-    padded = functional.pad(weight, (0, -inputs % together, 0, -outputs % WIDTH))
-    parts = torch.unflatten(torch.unflatten(padded, 1, (-1, together)), 0, (-1, WIDTH))
-    return parts.transpose(1, 2).contiguous()
+    padded = functional.pad(weight, (0, -inputs % together, 0, -outputs % WIDTH)).contiguous()
+    # What lies together moves as one number: four times as fast.
+    numbers = padded.view(_TOGETHER.get(weight.dtype, weight.dtype))
+    parts = torch.unflatten(numbers, 0, (-1, WIDTH)).transpose(1, 2).contiguous()
+    return torch.unflatten(parts.view(weight.dtype), 2, (WIDTH, together))
 
 
 def in_turn(x: Tensor) -> Tensor:
