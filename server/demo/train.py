@@ -40,7 +40,6 @@ SHAPE = CheckpointShape(
 
 _TOWER_KINDS: tuple[Kind, ...] = ("figures", "labels", "labels", "both", "both")
 _TEXT_KINDS: tuple[Kind, ...] = ("figures", "labels", "labels", "both", "both", "both")
-_TEXT_WEIGHTS = WEIGHTS | {"reading": 7.0, "json": 0.6, "description": 0.6}
 
 _WHOLE = Recipe(size_px=224, grid=3, pictures=32, tokens=260)
 _TEXT = replace(
@@ -48,8 +47,14 @@ _TEXT = replace(
     tokens=360,
     kinds=_TEXT_KINDS,
     pairs=36,
-    weights=_TEXT_WEIGHTS,
+    weights=WEIGHTS | {"reading": 7.0, "json": 0.6, "description": 0.6},
     wear=Wear(canvases=0.8, files=0.4),
+)
+_HARDEST = replace(
+    _TEXT,
+    kinds=("figures", *_TEXT_KINDS),
+    pairs=45,
+    weights=WEIGHTS | {"counting": 3.0, "reading": 6.0, "json": 0.5, "description": 0.6},
 )
 STAGES = (
     Stage(Recipe(size_px=112, grid=2, pictures=64, tokens=0, kinds=_TOWER_KINDS), steps=1200),
@@ -57,10 +62,12 @@ STAGES = (
     Stage(_WHOLE, steps=300),
     Stage(_WHOLE, steps=3300, teaches="both", decay_steps=1400),
     Stage(_TEXT, steps=1600, teaches="both", full_rate=0.5, decay_steps=1550),
+    Stage(_HARDEST, steps=600, teaches="language", full_rate=0.5, decay_steps=570),
 )
 """The tower learns to see alone, on small pictures, which hold less, and at last nearly in the size
 of whole ones; then the language model to speak about what the tower sees; then both together, at
-last mostly what is hardest: text."""
+last mostly what takes longest: text. The tower is the first to be done, and steps without it are
+short."""
 
 
 def main() -> None:
