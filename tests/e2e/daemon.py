@@ -73,9 +73,9 @@ class Daemon:
         with self._changed:
             return "".join(self._lines)
 
-    def logged(self, pattern: str, timeout_s: float = LOG_S) -> re.Match[str]:
+    def logged(self, pattern: str) -> re.Match[str]:
         """Waits for what the daemon writes: an answer may overtake the line that goes with it."""
-        match = self._wait_for_log(pattern, timeout_s)
+        match = self._wait_for_log(pattern, LOG_S)
         assert match is not None, f"{pattern!r} is not in the log:\n{self.log}"
         return match
 

@@ -166,6 +166,8 @@ def _place(pointer):
                 store_kept(to, half_dim + index, high, value_bytes)
         position = load_index(a.places + 8 * token)
         block, offset = position // BLOCK_SIZE, position % BLOCK_SIZE
+        preceded = token > 0 and load_index(a.places + 8 * token - 8) == position - 1
+        follows = token + 1 < a.items and load_index(a.places + 8 * token + 8) == position + 1
         for head in range(a.kv_heads):
             page = (block * a.kv_heads + head) * a.head_dim * BLOCK_SIZE * value_bytes
             key = x + (a.heads + head) * a.head_dim * 4
@@ -184,10 +186,10 @@ def _place(pointer):
                 elif offset % 2 == 0:
                     # A value whose neighbour is not known yet must not lie together with anything.
                     neighbour = splat(f32(0))
-                    if token + 1 < a.items and load_index(a.places + 8 * token + 8) == position + 1:
+                    if follows:
                         neighbour = load(value + token_bytes + 4 * index)
                     store_pairs(to, load(value + 4 * index), neighbour)
-                elif token == 0 or load_index(a.places + 8 * token - 8) != position - 1:
+                elif not preceded:
                     store_seconds(to, load(value + 4 * index))
 
 

@@ -152,7 +152,7 @@ def _intrinsic(tile: _Tile) -> Any:
         x,
         row_bytes,
         weights,
-        panel_bytes,
+        stride,
         steps,
         to,
         to_bytes,
