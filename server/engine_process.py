@@ -28,6 +28,7 @@ from server.in_flight import InFlight
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
+from server.runner import host_memory
 from server.runner.build import (
     RankPlace,
     build_rank,
@@ -62,6 +63,7 @@ def run_engine(assignment: Assignment) -> None:
     try:
         ready = describe(runner, settings, checkpoint)
         ready = msgspec.structs.replace(ready, restarts=assignment.restarts)
+        host_memory.give_back()
         for line in summary(assignment, ready):
             log.info("%s", line)
         Engine(

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from server.errors import StartupError
-from server.model.footprint import RankMemory, plan_memory
+from server.model.footprint import VALUE_BYTES, RankMemory, plan_memory
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
 from server.model.towers import choose_vision_tp
@@ -151,7 +151,7 @@ class Layout:
         """By default all cards are one stage, and the type is the checkpoint's."""
         split = split or Split.of(gpus, None, None)
         dtype = spec.dtype if dtype == "auto" else dtype
-        size = 4 if dtype == "float32" else 2
+        size = VALUE_BYTES[dtype]
         vision_tp = split.vision_tp or choose_vision_tp(
             spec,
             split.size,

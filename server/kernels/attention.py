@@ -9,8 +9,10 @@ the same step writes.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol, Self
 
 import torch
@@ -38,8 +40,8 @@ class KVCache:
     ) -> KVCache:
         shape = (num_layers, num_blocks, block_size, num_kv_heads, head_dim)
         return cls(
-            keys=torch.zeros(shape, dtype=dtype, device=device),
-            values=torch.zeros(shape, dtype=dtype, device=device),
+            keys=_zeros(shape, dtype, device),
+            values=_zeros(shape, dtype, device),
         )
 
     @property
@@ -49,6 +51,16 @@ class KVCache:
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer by position in the cache: block * block_size + offset."""
         return self.keys[index].flatten(0, 1), self.values[index].flatten(0, 1)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # Pages of the system are zeros, and memory only once they are written: no second is spent on
+    # gigabytes at the start, and few requests take little.
+    size_bytes = prod(shape) * dtype.itemsize
+    pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
 class AttentionBatch(Protocol):

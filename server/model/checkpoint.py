@@ -18,6 +18,8 @@ from server.model.internvl import InternVLChat, Projector
 from server.model.layers import META, LayerNorm, Linear, RMSNorm, RowLinear
 from server.model.llama import Llama, LlamaLayer
 
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -151,8 +153,7 @@ def _projector(projector: Projector) -> Named:
 def _language(language: Llama) -> Named:
     first = language.shard.vocabulary.start
     if language.shard.embeds:
-        name = "language_model.model.embed_tokens.weight"
-        yield name, Part(language.embed_tokens, start=first)
+        yield EMBEDDINGS, Part(language.embed_tokens, start=first)
     for index, layer in zip(language.shard.layers, language.layers, strict=True):
         yield from _language_layer(f"language_model.model.layers.{index}", layer, language)
     if language.shard.predicts:

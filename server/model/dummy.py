@@ -9,6 +9,7 @@ from server.distributed.groups import Groups
 from server.model.checkpoint import Part, fillings
 from server.model.internvl import InternVLChat
 from server.model.layers import META, Pack, new_on
+from server.model.llama import kept_dtype
 from server.model.shards import RankShard
 from server.model.spec import ModelSpec
 
@@ -27,7 +28,8 @@ def dummy_model(
     """Matrices from a normal distribution, the same at every start; norms and scales that leave
     things as they are. For `pack` see `load_model`."""
     new = new_on(device, dtype)
-    model = InternVLChat(spec, new, shard, groups, META if pack else None)
+    table = new_on(device, kept_dtype(getattr(torch, spec.dtype), dtype))
+    model = InternVLChat(spec, new, shard, groups, META if pack else None, table=table)
     generator = torch.Generator(device).manual_seed(0)
     for filling in fillings(model):
         deferred = filling.deferred

@@ -11,6 +11,7 @@ from server.model.shards import (
     RankShard,
     ShardPlan,
     TextShard,
+    embedding_weights,
     head_weights,
     patch_weights,
     text_matrices,
@@ -23,6 +24,9 @@ from server.settings import Quantization
 MATRIX_BITS: dict[Quantization, int] = {"int8": 8, "fp8": 8, "int4": 5}
 """For each weight; every 32 weights of int4 share a scale and an offset. The scales of the others,
 one for each output, are nothing beside these."""
+
+VALUE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+"""By the types that a checkpoint may have."""
 
 STEP_TOKENS = 2048
 STEP_PICTURES = 8
@@ -64,11 +68,19 @@ def plan_memory(
     """
     text = spec.text
     matrix_bytes = matrix_bytes or bytes_per_value
+    table_bytes = min(bytes_per_value, VALUE_BYTES[spec.dtype])
     head = 2 * text.head_dim * (kv_bytes or bytes_per_value)
     return tuple(
         RankMemory(
             shard=shard,
-            text=text_bytes(text, shard.text, bytes_per_value, matrix_bytes, quantization),
+            text=text_bytes(
+                text,
+                shard.text,
+                bytes_per_value,
+                matrix_bytes=matrix_bytes,
+                table_bytes=table_bytes,
+                quantization=quantization,
+            ),
             vision=_vision_bytes(spec, shard, bytes_per_value, matrix_bytes),
             activations=bytes_per_value * _activations(spec, shard),
             kv_token=head * len(shard.text.kv_heads) * len(shard.text.layers),
@@ -81,14 +93,22 @@ def text_bytes(
     spec: TextSpec,
     shard: TextShard,
     bytes_per_value: int,
+    *,
     matrix_bytes: int,
+    table_bytes: int,
     quantization: Quantization,
 ) -> int:
-    """A rank's part of the language model. Embeddings and the head are not quantised."""
+    """A rank's part of the language model. Embeddings and the head are not quantised.
+
+    Args:
+        table_bytes: of a value in the embeddings, which stay as they are stored.
+    """
     matrices, head = text_matrices(spec, shard), head_weights(spec, shard)
-    others = text_weights(spec, shard) - matrices - head
+    table = embedding_weights(spec, shard)
+    others = text_weights(spec, shard) - matrices - head - table
     bits = MATRIX_BITS.get(quantization, 8 * matrix_bytes)
-    return matrices * bits // 8 + head * matrix_bytes + others * bytes_per_value
+    ends = head * matrix_bytes + table * table_bytes
+    return matrices * bits // 8 + ends + others * bytes_per_value
 
 
 def _vision_bytes(

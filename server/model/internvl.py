@@ -32,6 +32,7 @@ class InternVLChat:
         shard: which part; the whole model where there is one rank.
         groups: the ranks that hold the others.
         matrices: allocates what can be quantised, where `new` does not.
+        table: allocates the embeddings of tokens, where `new` does not.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class InternVLChat:
         shard: RankShard | None = None,
         groups: Groups | None = None,
         matrices: NewTensor | None = None,
+        *,
+        table: NewTensor | None = None,
     ) -> None:
         shard = shard or ShardPlan.make(spec, 1).ranks[0]
         groups = groups or Groups()
@@ -49,7 +52,7 @@ class InternVLChat:
         new_first = new if shard.text.embeds else META
         self.vision = InternViT(spec.vision, new_first, shard.vision, groups.vision)
         self.projector = Projector(spec, new_first, shard.projector, groups.vision)
-        self.language = Llama(spec.text, new, shard.text, groups.model, matrices)
+        self.language = Llama(spec.text, new, shard.text, groups.model, matrices, table=table)
 
     def use(self, ops: Ops) -> None:
         """Lets `ops` do what stands between the matrix products, from here on."""
@@ -69,7 +72,7 @@ class InternVLChat:
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """[T] to [T, hidden]."""
-        return self.language.embed(token_ids)
+        return self.language.embed(token_ids).to(self.dtype)
 
     def forward(
         self, hidden: Tensor, cache: KVCache, batch: AttentionBatch, wanted: Tensor | None = None

@@ -18,6 +18,12 @@ from server.model.shards import TextShard, split_text
 from server.model.spec import TextSpec
 
 
+def kept_dtype(stored: torch.dtype, hidden: torch.dtype) -> torch.dtype:
+    """Of the embeddings, which are looked up and never multiplied: as they are stored, if that is
+    smaller and holds nothing that `hidden` does not."""
+    return stored if torch.promote_types(stored, hidden) == hidden else hidden
+
+
 class Llama:
     """A rank's part of the language model; all of it in a group of one.
 
@@ -26,6 +32,7 @@ class Llama:
 
     Args:
         matrices: allocates the matrices of the layers, where `new` does not.
+        table: allocates the embeddings, where `new` does not.
     """
 
     def __init__(
@@ -35,13 +42,16 @@ class Llama:
         shard: TextShard | None = None,
         group: Group = SOLO,
         matrices: NewTensor | None = None,
+        *,
+        table: NewTensor | None = None,
     ) -> None:
         shard = shard or split_text(spec, 1)[0]
         self.shard = shard
         self.head_dim = spec.head_dim
         self.rope_theta = spec.rope_theta
-        new_first, new_last = new if shard.embeds else META, new if shard.predicts else META
-        self.embed_tokens = new_first(len(shard.vocabulary), spec.hidden_size)
+        new_table = (table or new) if shard.embeds else META
+        new_last = new if shard.predicts else META
+        self.embed_tokens = new_table(len(shard.vocabulary), spec.hidden_size)
         self.layers = [
             LlamaLayer(spec, index, new, shard, group, matrices=matrices or new)
             for index in range(len(shard.layers))
@@ -52,7 +62,8 @@ class Llama:
         self._group = group
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """[T] to [T, hidden]. Each rank looks up the ids of its part of the vocabulary."""
+        """[T] to [T, hidden], as the embeddings are stored. Each rank looks up the ids of its part
+        of the vocabulary."""
         if self._group.size == 1:
             return functional.embedding(token_ids, self.embed_tokens)
         rows = token_ids - self.shard.vocabulary.start

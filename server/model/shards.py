@@ -235,9 +235,14 @@ def layer_weights(spec: TextSpec, shard: TextShard) -> int:
 
 def text_weights(spec: TextSpec, shard: TextShard) -> int:
     """Parameters of the language model that a rank holds."""
-    embeddings = shard.embeds * len(shard.vocabulary) * spec.hidden_size
     norm = shard.predicts * spec.hidden_size
-    return layer_weights(spec, shard) + embeddings + norm + head_weights(spec, shard)
+    ends = embedding_weights(spec, shard) + norm + head_weights(spec, shard)
+    return layer_weights(spec, shard) + ends
+
+
+def embedding_weights(spec: TextSpec, shard: TextShard) -> int:
+    """Parameters of the embeddings of tokens that a rank holds."""
+    return shard.embeds * len(shard.vocabulary) * spec.hidden_size
 
 
 def head_weights(spec: TextSpec, shard: TextShard) -> int:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from server.distributed.groups import Groups
 from server.errors import CheckpointError
-from server.model.checkpoint import Filling, checkpoint_tensors, fillings
+from server.model.checkpoint import EMBEDDINGS, Filling, checkpoint_tensors, fillings
 from server.model.internvl import InternVLChat
 from server.model.layers import META, NewTensor, Pack, new_on
+from server.model.llama import kept_dtype
 from server.model.reading import Job, Progress, Readers, read_all
 from server.model.shards import RankShard
 from server.model.spec import ModelSpec, read_json
@@ -67,7 +68,8 @@ def load_model(
     """
     new = new_on(device, dtype)
     stored = check_shards(find_shards(folder), checkpoint_tensors(InternVLChat(spec, META)))
-    model = InternVLChat(spec, new, shard, groups, META if pack else None)
+    table = new_on(device, kept_dtype(DTYPES[stored[EMBEDDINGS].dtype], dtype))
+    model = InternVLChat(spec, new, shard, groups, META if pack else None, table=table)
     jobs = [_job(filling, stored, new, pack) for filling in fillings(model)]
     with Readers(pinned=device.type == "cuda") as readers:
         read_all(jobs, readers, progress)

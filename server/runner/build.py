@@ -23,6 +23,7 @@ from server.model.footprint import RankMemory, plan_memory
 from server.model.packing import plain_bytes
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
+from server.runner import host_memory
 from server.runner.calibrate import measured_budget
 from server.runner.graphs import CudaCapture
 from server.runner.loading import make_model
@@ -247,4 +248,4 @@ def free_bytes(device: torch.device) -> int:
     """Memory that nobody uses on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return host_memory.free_bytes()

@@ -16,7 +16,7 @@ from typing import Protocol
 from server.engine.plan import Install, Row, RunnerLimits, StepPlan
 from server.messages import SamplingParams
 
-REPEATS = 3
+REPEATS = 2
 BEYOND = 2
 """How far a budget may go beyond the longest prefill that was measured."""
 
@@ -42,7 +42,7 @@ class Prefill:
 def measured_budget(runner: Rehearser, target_s: float) -> int:
     """Tokens whose prefill takes about `target_s` seconds."""
     longest = min(runner.limits.max_model_len - 1, 256)
-    measure(runner, longest)  # first runs pay for memory and code
+    measure(runner, longest, repeats=1)  # first runs pay for memory and code
     long, short = measure(runner, longest), measure(runner, max(1, longest // 4))
     return budget_for(target_s, short, long, smallest=runner.limits.slots + 32)
 
@@ -58,7 +58,7 @@ def budget_for(target_s: float, short: Prefill, long: Prefill, *, smallest: int)
     return max(smallest, min(largest, int(tokens) // 16 * 16))
 
 
-def measure(runner: Rehearser, tokens: int) -> Prefill:
+def measure(runner: Rehearser, tokens: int, *, repeats: int = REPEATS) -> Prefill:
     """The fastest of some prefills of `tokens` tokens."""
     blocks = -(-tokens // runner.limits.kv_block_size)
     install = Install(
@@ -71,7 +71,7 @@ def measure(runner: Rehearser, tokens: int) -> Prefill:
     )
     plan = StepPlan(step=0, installs=[install], rows=[Row(0, tokens)])
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         runner.rehearse(plan)
         times.append(time.perf_counter() - start)

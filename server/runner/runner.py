@@ -67,7 +67,7 @@ class LocalRunner:
         self._slots = Slots(limits, self._device)
         self._predicts = model.shard.text.predicts
         self._stage = make_stage(groups, self._slots, limits, model)
-        self._images = torch.zeros(
+        self._images = torch.empty(  # on a CPU, memory once pictures come
             limits.image_slots if model.shard.text.embeds else 0,
             limits.tokens_per_image,
             model.spec.text.hidden_size,

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from server.demo.random_checkpoint import write_random_checkpoint
 from server.errors import CheckpointError
-from server.model.checkpoint import checkpoint_tensors
+from server.model.checkpoint import EMBEDDINGS, checkpoint_tensors
 from server.model.internvl import InternVLChat
+from server.model.llama import kept_dtype
 from server.model.reading import Progress
 from server.model.spec import ModelSpec
 from server.model.weights import load_model
@@ -81,13 +82,33 @@ def assert_filled(model: InternVLChat, folder: Path, dtype: torch.dtype) -> None
     targets = checkpoint_tensors(model)
     assert targets.keys() == stored.keys()
     for name, target in targets.items():
-        assert target.dtype == dtype
-        assert torch.equal(target, stored[name].to(dtype)), name
+        expected = kept_dtype(stored[name].dtype, dtype) if name == EMBEDDINGS else dtype
+        assert target.dtype == expected
+        assert torch.equal(target, stored[name].to(expected)), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_fills_every_parameter_in_the_type_asked_for(folder: Path, dtype: torch.dtype) -> None:
     assert_filled(load(folder, dtype), folder, dtype)
+
+
+@pytest.mark.parametrize(
+    ("stored", "hidden", "kept"),
+    [
+        (torch.bfloat16, torch.float32, torch.bfloat16),
+        (torch.float32, torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float16, torch.float16),
+        (torch.float32, torch.float32, torch.float32),
+    ],
+)
+def test_embeddings_stay_as_small_as_they_are(
+    folder: Path, stored: torch.dtype, hidden: torch.dtype, kept: torch.dtype
+) -> None:
+    edit_shard(folder, EMBEDDINGS, lambda t: t.update({EMBEDDINGS: t[EMBEDDINGS].to(stored)}))
+    model = load(folder, hidden)
+    assert model.language.embed_tokens.dtype == kept
+    row = stored_tensors(folder)[EMBEDDINGS][7].to(hidden)
+    assert torch.equal(model.embed(torch.tensor([7]))[0], row)
 
 
 def test_a_single_file_needs_no_index(folder: Path) -> None:
