@@ -76,7 +76,7 @@ class Way:
         )
         layers = model.forward
         if backend.repeat is not None and not plain:
-            layers = backend.repeat(model.forward, spec.text.max_positions)
+            layers = backend.repeat(model.forward, spec.text.max_positions, patience=0)
         return Way(name, model, backend, cache, layers)
 
     def step(self, requests: int, count: int, context: int) -> None:

@@ -31,11 +31,11 @@ class Backend:
     reason: str
     """Why it was chosen, for people to read."""
     hidden: torch.dtype
-    """Type of hidden states, norms and embeddings. The kernels for CPUs keep them in float32, and
-    round to bfloat16 only what matrices multiply and what the cache holds."""
+    """Type of hidden states and norms. The kernels for CPUs keep them in float32, and round to
+    bfloat16 only what matrices multiply and what the cache holds."""
     decode: type[DecodeBatch] | None = None
     """The same where its decode steps can be captured in graphs."""
-    repeat: Callable[[Any, int], Any] | None = None
+    repeat: Callable[..., Any] | None = None
     """Makes of a model's `forward`, and the longest context, one that records steps of a few rows
     and repeats them."""
 

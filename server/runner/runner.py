@@ -104,7 +104,7 @@ class LocalRunner:
             capture=capture,
         )
 
-    def repeat_steps(self, repeat: Callable[[Any, int], Any]) -> None:
+    def repeat_steps(self, repeat: Callable[..., Any]) -> None:
         """Lets steps of a few rows be recorded and repeated; see `Backend.repeat`."""
         self._layers = repeat(self._model.forward, self.limits.max_model_len)
 

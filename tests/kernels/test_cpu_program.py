@@ -164,7 +164,7 @@ def batch_of(cache: KVCache, contexts: list[int], count: int = 1) -> CpuBatch:
 def test_repeated_steps_give_what_the_layers_give(rows: int) -> None:
     layers = Layers()
     plain, repeated = new_cache(rows), new_cache(rows)
-    repeat = RepeatedSteps(layers.forward, LONGEST)
+    repeat = RepeatedSteps(layers.forward, LONGEST, patience=0)
     for step in range(6):
         # Contexts of all lengths, which cross borders of blocks and are sorted anew.
         contexts = [1 + step + 7 * (row * 5 % 13) for row in range(rows)]
@@ -179,10 +179,23 @@ def test_repeated_steps_give_what_the_layers_give(rows: int) -> None:
     assert torch.equal(repeated.values, plain.values)
 
 
+def test_a_number_of_rows_is_recorded_once_it_is_seen_often() -> None:
+    layers, cache = Layers(), new_cache(3)
+    repeat = RepeatedSteps(layers.forward, LONGEST, patience=2)
+    calls = []
+    for rows in (1, 2, 1, 1, 2, 1, 2, 3):
+        before = layers.calls
+        found = repeat(draw(rows, WIDTH, seed=1), cache, batch_of(cache, [9] * rows))
+        calls.append(layers.calls - before)
+        batch = batch_of(cache, [9] * rows)
+        assert torch.equal(found, layers.forward(draw(rows, WIDTH, seed=1), cache, batch))
+    assert calls == [1, 1, 1, 2, 1, 0, 2, 1]
+
+
 @pytest.mark.parametrize(("rows", "count"), [(2, 3), (MOST_ROWS + 1, 1)])
 def test_steps_of_other_kinds_are_not_recorded(rows: int, count: int) -> None:
     layers, cache = Layers(), new_cache(rows)
-    repeat = RepeatedSteps(layers.forward, LONGEST)
+    repeat = RepeatedSteps(layers.forward, LONGEST, patience=0)
     hidden, batch = draw(rows * count, WIDTH, seed=1), batch_of(cache, [9] * rows, count)
     expected = layers.forward(hidden, cache, batch)
     assert torch.equal(repeat(hidden, cache, batch), expected)
@@ -196,7 +209,7 @@ def test_layers_that_torch_computes_stay_as_they_are(caplog: pytest.LogCaptureFi
     def forward(x: Tensor, cache: KVCache, batch: CpuBatch, wanted: Tensor | None) -> Tensor:
         return layers.forward(x, cache, batch, wanted) * 2
 
-    repeat = RepeatedSteps(forward, LONGEST)
+    repeat = RepeatedSteps(forward, LONGEST, patience=0)
     hidden, batch = draw(1, WIDTH, seed=1), batch_of(cache, [5])
     with caplog.at_level("INFO"):
         for _ in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from server.kernels.cpu.program import Memory, Program, Unrepeatable
 MOST_ROWS = 64
 """With more rows Python's part of a step is small."""
 
+PATIENCE = 16
+"""Steps of a number of rows before one is recorded. That takes as long as some twenty repeated
+steps save, and where requests come and go many a number is not seen again."""
+
 Forward = Callable[[Tensor, KVCache, CpuBatch, Tensor | None], Tensor]
 
 log = logging.getLogger(__name__)
@@ -25,11 +30,14 @@ class RepeatedSteps:
 
     Args:
         longest: tokens that a context can have.
+        patience: steps of a number of rows before one is recorded.
     """
 
-    def __init__(self, forward: Forward, longest: int) -> None:
+    def __init__(self, forward: Forward, longest: int, patience: int = PATIENCE) -> None:
         self._forward = forward
         self._longest = longest
+        self._patience = patience
+        self._seen: Counter[int] = Counter()
         self._memory = Memory()
         self._steps: dict[int, _Step] = {}
         self._most_rows = MOST_ROWS
@@ -42,6 +50,9 @@ class RepeatedSteps:
         if rows > self._most_rows or rows != len(batch.tables):
             return self._forward(hidden, cache, batch, wanted)
         if rows not in self._steps:
+            self._seen[rows] += 1
+            if self._seen[rows] <= self._patience:
+                return self._forward(hidden, cache, batch, wanted)
             try:
                 self._steps[rows] = self._record(hidden, cache, batch)
             except Unrepeatable as fault:
