@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
+from server import host
 from server.child import Assignment, run_child
 from server.distributed.meeting import Meeting
 from server.distributed.plans import OrderReceiver, OrderSender, local_address, remote_address
@@ -28,7 +29,6 @@ from server.in_flight import InFlight
 from server.ipc import EngineEndpoint
 from server.messages import Ready
 from server.model.spec import ModelSpec
-from server.runner import host_memory
 from server.runner.build import (
     RankPlace,
     build_rank,
@@ -63,7 +63,7 @@ def run_engine(assignment: Assignment) -> None:
     try:
         ready = describe(runner, settings, checkpoint)
         ready = msgspec.structs.replace(ready, restarts=assignment.restarts)
-        host_memory.give_back()
+        host.give_back()
         for line in summary(assignment, ready):
             log.info("%s", line)
         Engine(

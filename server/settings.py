@@ -261,7 +261,7 @@ class Settings(Limits, BaseSettings):
         5.0, description="Time that processes get to end after that, in seconds, before a kill."
     )
     cpu_threads: PositiveInt | None = Field(
-        None, description="Threads that compute on a CPU. Default: the cores of this process."
+        None, description="Threads that compute on a CPU. Default: the cores it may use."
     )
     check_integrity: bool = Field(
         False, description="Check every invariant of the scheduler after each step; for debugging."

@@ -8,7 +8,6 @@ refused.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+from server import host
 from server.api.conversation import Picture, Shown, Video
 from server.errors import ApiError, invalid
 from server.frontend.data_url import MediaKind, decode_data_url
@@ -47,7 +47,7 @@ class MediaLoader:
     def __init__(self, settings: Settings, size: int, decoded: Callable[[float], None]) -> None:
         self._decoded = decoded
         sharers = settings.api_workers
-        cores = max(1, len(os.sched_getaffinity(0)) // sharers)
+        cores = max(1, host.cores() // sharers)
         self._image_bytes_max = settings.max_image_bytes
         self._remote = MediaFetcher(
             MediaPolicy(

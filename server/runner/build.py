@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from server import host
 from server.distributed.groups import Group, Groups
 from server.distributed.meeting import Meeting
 from server.distributed.place import Place
@@ -23,7 +23,6 @@ from server.model.footprint import RankMemory, plan_memory
 from server.model.packing import plain_bytes
 from server.model.shards import ShardPlan
 from server.model.spec import ModelSpec
-from server.runner import host_memory
 from server.runner.calibrate import measured_budget
 from server.runner.graphs import CudaCapture
 from server.runner.loading import make_model
@@ -81,7 +80,7 @@ def build_rank(
     dtype = choose_dtype(settings.dtype, spec.dtype, device)
     plan = plan_ranks(settings, spec)
     if device.type == "cpu":
-        cores = settings.cpu_threads or len(os.sched_getaffinity(0))
+        cores = settings.cpu_threads or host.cores()
         torch.set_num_threads(max(1, cores // where.local_ranks))
     else:
         torch.cuda.set_device(device)
@@ -248,4 +247,4 @@ def free_bytes(device: torch.device) -> int:
     """Memory that nobody uses on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return host_memory.free_bytes()
+    return host.free_bytes()

@@ -1,0 +1,98 @@
+"""What of the host this process may use: cores and memory.
+
+A container and a service of systemd are confined to a control group, however much the machine has:
+with more threads than their share of time they stand still most of the time, and with more memory
+they are ended. https://docs.kernel.org/admin-guide/cgroup-v2.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+
+_UNIFIED = r"0:"
+"""How /proc/self/cgroup begins the line of the second version; a controller of the first one stands
+between the colons."""
+
+
+def cores(root: Path = ROOT) -> int:
+    """How many threads can compute at once: the cores that the process may run on, and no more than
+    its groups give time for."""
+    shares = [len(os.sched_getaffinity(0))]
+    for folder in _groups(root, _UNIFIED, "sys/fs/cgroup"):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        shares += _share(quota, period)
+    for folder in _groups(root, _controller("cpu"), "sys/fs/cgroup/cpu"):
+        shares += _share(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+    return min(shares)
+
+
+def free_bytes(root: Path = ROOT) -> int:
+    """Memory: what the machine has and the groups allow, whichever is least. Pages of files that
+    go when somebody needs them count as free."""
+    rooms = [_available(root)]
+    for folder in _groups(root, _UNIFIED, "sys/fs/cgroup"):
+        rooms += _room(folder, "memory.max", "memory.current", "inactive_file")
+    for folder in _groups(root, _controller("memory"), "sys/fs/cgroup/memory"):
+        files = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        rooms += _room(folder, *files)
+    return max(0, min(rooms))
+
+
+def give_back() -> None:
+    """Memory that was taken and freed again goes back to the system, where the C library can: what
+    loading and measuring took is three hundred megabytes beside a small model's weights."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _groups(root: Path, hierarchy: str, mount: str) -> Iterator[Path]:
+    """Folders of the groups around this process, from within outwards."""
+    line = re.compile(rf"^{hierarchy}:/(.*)$", re.MULTILINE)
+    if found := line.search(_read(root / "proc/self/cgroup")):
+        top = root / mount
+        inner = top / found[1]
+        # In a container the group that /proc names may not be visible; then `top` is it.
+        yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(top))
+
+
+def _controller(name: str) -> str:
+    return rf"\d+:(?:[\w=]+,)*{name}(?:,[\w=]+)*"
+
+
+def _share(quota: str, period: str) -> list[int]:
+    """Cores, rounded up; a quota of `max` or -1 is none."""
+    if quota.isdigit() and period.isdigit():
+        return [-(-int(quota) // int(period))]
+    return []
+
+
+def _room(folder: Path, limit_file: str, usage_file: str, reclaimable: str) -> list[int]:
+    limit, usage = _read(folder / limit_file), _read(folder / usage_file)
+    if not (limit.isdigit() and usage.isdigit()):
+        return []
+    stat = _read(folder / "memory.stat")
+    found = re.search(rf"^{reclaimable} (\d+)$", stat, re.MULTILINE)
+    return [int(limit) - int(usage) + (int(found[1]) if found else 0)]
+
+
+def _available(root: Path) -> int:
+    meminfo = _read(root / "proc/meminfo")
+    if found := re.search(r"^MemAvailable: *(\d+) kB$", meminfo, re.MULTILINE):
+        return 1024 * int(found[1])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _read(path: Path) -> str:
+    """Nothing where there is no such file: the outermost group has no limits, and some groups do
+    not count."""
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError:
+        return ""
