@@ -54,7 +54,7 @@ _FIELDS = (
 
 
 @njit
-def exponentiate(scores, blocks, seen, scale, value_bytes):
+def _exponentiate(scores, blocks, seen, scale, value_bytes):
     """Scores of one query to exp(scale * score - the largest) in the type of the cache, 0 behind
     the keys that it sees. Returns their sum."""
     nothing = splat(f32(-np.inf))
@@ -71,6 +71,24 @@ def exponentiate(scores, blocks, seen, scale, value_bytes):
         store_kept(scores, block * WIDTH, weight, value_bytes)
         sums = sums + weight
     return total(sums)
+
+
+@njit
+def to_weights(scores, count, blocks, seen, more, scale, value_bytes):
+    """Scores of some queries, each `blocks` vectors, to what `_exponentiate` makes of them. Returns
+    where behind them a vector of each query repeats one over its sum.
+
+    Args:
+        seen: keys that the first query sees.
+        more: how many more each one sees than the one before it.
+    """
+    row_bytes = blocks * VECTOR_BYTES
+    shares = scores + count * row_bytes
+    for index in range(count):
+        row = scores + index * row_bytes
+        added = _exponentiate(row, blocks, seen + index * more, scale, value_bytes)
+        store(shares + index * VECTOR_BYTES, splat(f32(1) / added))
+    return shares
 
 
 @njit
@@ -184,12 +202,8 @@ def _kernel(value_bytes: int) -> Kernel:
                     page_bytes,
                     scores,
                 )
-                shares = scores + count * blocks * VECTOR_BYTES
-                for index in range(count):
-                    seen = before + 1 + (0 if alone else index)
-                    of_one = scores + index * blocks * VECTOR_BYTES
-                    share = f32(1) / exponentiate(of_one, blocks, seen, a.scale, value_bytes)
-                    store(shares + index * VECTOR_BYTES, splat(share))
+                more = 0 if alone else 1
+                shares = to_weights(scores, count, blocks, before + 1, more, a.scale, value_bytes)
                 weigh(
                     scores,
                     count,

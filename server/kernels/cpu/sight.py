@@ -12,7 +12,7 @@ import torch
 from numba import carray
 from torch import Tensor
 
-from server.kernels.cpu.attention import exponentiate, scale_rows
+from server.kernels.cpu.attention import scale_rows, to_weights
 from server.kernels.cpu.products import rounded
 from server.kernels.cpu.team import Kernel
 from server.kernels.cpu.tiles import ROWS, Form, compiled, inputs_together, tile_of
@@ -81,11 +81,7 @@ def _kernel(value_bytes: int) -> Kernel:
             multiply(
                 queries, width * value_bytes, count, keys, blocks, a.head_dim, scores, row_bytes
             )
-            shares = scores + count * row_bytes
-            for index in range(count):
-                row = scores + index * row_bytes
-                share = f32(1) / exponentiate(row, blocks, a.tokens, a.scale, value_bytes)
-                store(shares + index * VECTOR_BYTES, splat(share))
+            shares = to_weights(scores, count, blocks, a.tokens, 0, a.scale, value_bytes)
             result = a.result + begin * 4
             panels, inputs = a.head_dim // WIDTH, blocks * WIDTH
             multiply(scores, row_bytes, count, values, panels, inputs, result, width * 4)
