@@ -5,8 +5,9 @@
 
 Starts each installed server in turn, asks for one answer, measures idle CPU, runs the rows of
 `rows.toml`, and ends it; then the next round. A row that others disturbed by more than a tenth of
-a core is run again. Prints medians over the rounds as tables, with the floor of torch alone
-(`floor.py`) and ratios. With `--report` it only prints what is in the file.
+a core is run again. What has been measured is kept, and `--resume` goes on from there. Prints
+medians over the rounds as tables, with the floor of torch alone (`floor.py`) and ratios; with
+`--report` it does no more than that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -151,6 +153,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", default="", help="only those whose name contains it")
     parser.add_argument("--out", type=Path, default=INSTALLED / "result.json")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in the file")
     parser.add_argument("--no-floor", action="store_true")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
@@ -162,9 +165,10 @@ def main() -> None:
         write_random_checkpoint(checkpoint, shape=MID)
     runs = [run for run in read_plan(ROWS) if arguments.rows in run.name]
     machine = {"cores": str(os.cpu_count()), "cpu": cpu_name(), "python": platform.python_version()}
-    measured = Record(machine)
-    for number in range(arguments.rounds):
-        for name in arguments.peers:
+    measured = (arguments.resume and record.load(arguments.out)) or Record(machine)
+    done = {(one.round, one.peer) for one in measured.passes}
+    for number, name in product(range(arguments.rounds), arguments.peers):
+        if (number, name) not in done:
             measured.passes.append(run_pass(there[name], checkpoint, runs, number))
             record.save(measured, arguments.out)
     if not arguments.no_floor:
