@@ -15,6 +15,14 @@ from pathlib import Path
 
 ROOT = Path("/")
 
+_KEEPING = (
+    (-1, -1),  # M_TRIM_THRESHOLD: nothing is given back
+    (-2, 2**28),  # M_TOP_PAD: more is taken in large parts
+    (-4, 0),  # M_MMAP_MAX: nothing has pages of its own
+    (-8, 1),  # M_ARENA_MAX: threads share what there is
+)
+"""Options of mallopt(3)."""
+
 _UNIFIED = r"0:"
 """How /proc/self/cgroup begins the line of the second version; a controller of the first one stands
 between the colons."""
@@ -45,11 +53,19 @@ def free_bytes(root: Path = ROOT) -> int:
 
 
 def give_back() -> None:
-    """Memory that was taken and freed again goes back to the system, where the C library can: what
-    loading and measuring took is three hundred megabytes beside a small model's weights."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
+    """What was taken and freed again goes back to the system, if the C library is GNU's: loading
+    and measuring leave three hundred megabytes beside a small model's weights."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
+
+
+def keep() -> None:
+    """From here on what is freed stays with the process, if the C library is GNU's: for work that
+    takes and frees the same gigabytes again and again, and would have them as new pages each time,
+    filled with zeros. Called before there are other threads."""
+    if option := getattr(ctypes.CDLL(None), "mallopt", None):
+        for parameter, value in _KEEPING:
+            option(parameter, value)
 
 
 def _groups(root: Path, hierarchy: str, mount: str) -> Iterator[Path]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,28 @@ def test_this_machine_has_both() -> None:
     host.give_back()
     assert host.free_bytes() > 0
     assert 1 <= host.cores() <= len(os.sched_getaffinity(0))
+
+
+FAULTS = """
+import resource
+import torch
+from server import host
+
+if {keep}:
+    host.keep()
+begun = 0
+for turn in range(10):
+    parts = [torch.ones(12_000_000) for _ in range(3)]
+    del parts
+    if turn == 5:
+        begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begun)
+"""
+
+
+def test_memory_that_is_kept_is_not_taken_anew() -> None:
+    kept, given_back = (
+        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(keep=keep)], timeout=60))
+        for keep in (True, False)
+    )
+    assert kept < given_back / 10

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from server import host
 from server.demo import tokenizer
 from server.demo.examples import WEIGHTS, Recipe
 from server.demo.layout import CheckpointShape
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--longer", type=int, default=1, help="times the steps; for a GPU")
     parser.add_argument("--export", action="store_true", help="take no more steps")
     arguments = parser.parse_args()
+    host.keep()
     device = torch.device(arguments.device)
     training = Training(arguments.run, SHAPE, arguments.seed, device)
     stages = [] if arguments.export else [stage.longer(arguments.longer) for stage in STAGES]
