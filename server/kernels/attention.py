@@ -54,11 +54,11 @@ class KVCache:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    if device.type != "cpu":
+    size_bytes = prod(shape) * dtype.itemsize
+    if device.type != "cpu" or size_bytes == 0:
         return torch.zeros(shape, dtype=dtype, device=device)
     # Pages of the system are zeros, and memory only once they are written: no second is spent on
     # gigabytes at the start, and few requests take little.
-    size_bytes = prod(shape) * dtype.itemsize
     pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.frombuffer(pages, dtype=dtype).view(shape)
 
