@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from server import __version__, logs, planner, terminal, top
+from server import __version__, client_flags, logs, planner
 from server.bench import arguments as bench_arguments
 from server.errors import CheckpointError, StartupError
 from server.hosts import check_hosts
@@ -31,14 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = build_parser().parse_args(argv)
     if arguments.command == "plan":
         sys.exit(plan(arguments))
-    if arguments.command == "bench":
-        from server.bench import command  # noqa: PLC0415 - nothing else needs what it loads
-
-        sys.exit(command.run(arguments))
-    if arguments.command == "top":
-        sys.exit(top.run(arguments))
     if arguments.command != "serve":
-        sys.exit(terminal.run(arguments))
+        sys.exit(run_client(arguments))
     flags = vars(arguments)
     del flags["command"]
     try:
@@ -51,6 +45,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     except StartupError as error:
         log.error("%s", error)
         sys.exit(1)
+
+
+def run_client(arguments: argparse.Namespace) -> int:
+    """Runs a command that talks to a server. A daemon must not load what these need."""
+    if arguments.command == "bench":
+        from server.bench import command  # noqa: PLC0415
+
+        return command.run(arguments)
+    if arguments.command == "top":
+        from server import top  # noqa: PLC0415
+
+        return top.run(arguments)
+    from server import terminal  # noqa: PLC0415
+
+    return terminal.run(arguments)
 
 
 def plan(arguments: argparse.Namespace) -> int | str:
@@ -112,9 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve_command = commands.add_parser("serve", help="serve a model over HTTP")
     planner.add_command(commands)
-    terminal.add_commands(commands)
+    client_flags.add_commands(commands)
     bench_arguments.add_command(commands)
-    top.add_command(commands)
     limits = serve_command.add_argument_group("limits")
     for name, field in flagged_fields():
         flag = "--" + name.replace("_", "-")

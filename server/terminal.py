@@ -15,7 +15,6 @@ from typing import Any, TextIO
 
 import httpx
 
-BASE_URL = "http://localhost:8000/v1"
 CONNECT_S = 5
 SILENCE_S = 120
 """Keep-alive comments come more often than this."""
@@ -115,28 +114,6 @@ def message(text: str, pictures: Sequence[Path]) -> Message:
         kind = "video_url" if picture.suffix.lower() in VIDEO_SUFFIXES else "image_url"
         parts.append({"type": kind, kind: {"url": url}})
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
-
-
-def add_commands(commands: Any) -> None:
-    """Adds `ask` and `chat` to the subcommands of a parser."""
-    ask_command = commands.add_parser("ask", help="ask a running daemon about a picture or a video")
-    ask_command.add_argument(
-        "picture", nargs="?", type=Path, help="a picture or a video to ask about"
-    )
-    ask_command.add_argument("question", help="what to ask")
-    ask_command.add_argument(
-        "--json-schema", metavar="FILE", help="answer in JSON of this schema; a file, or JSON"
-    )
-    chat_command = commands.add_parser("chat", help="hold a conversation with a running daemon")
-    for command in (ask_command, chat_command):
-        command.add_argument(
-            "--image", action="append", type=Path, default=[], help="one more picture; repeat it"
-        )
-        command.add_argument("--base-url", default=BASE_URL, help=f"of the API [{BASE_URL}]")
-        command.add_argument("--model", help="its name; the first one that is listed by default")
-        command.add_argument("--api-key", default="none", help="where the daemon wants one")
-        command.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest")
-        command.add_argument("--max-tokens", type=int, help="longest answer")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +17,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-URL = "http://localhost:8000"
 PREFIX = "internvl_"
 TIMES = (
     ("first token", "time_to_first_token_seconds"),
@@ -158,15 +156,6 @@ def _share(part: float, whole: float) -> str:
 
 def _ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f}"
-
-
-def add_command(commands: Any) -> None:
-    """Adds `top` to the subcommands of a parser."""
-    top = commands.add_parser("top", help="watch a running daemon")
-    top.add_argument("--url", default=URL, help=f"of the daemon [{URL}]")
-    top.add_argument("--interval", type=float, default=1.0, help="seconds between looks [1]")
-    top.add_argument("--once", action="store_true", help="print one look and end")
-    top.add_argument("--api-key", default="none", help="where the daemon wants one")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -66,6 +66,7 @@ ALLOWED = {
     | {"child", "children", "distributed.place", "hosts", "listening", "watchdog"},
     "watchdog": LEAVES | {"children", "heartbeat"},
     "worker": LEAVES | {"child", "children", "distributed.place", "hosts", "link", "watchdog"},
+    "client_flags": set(),
     "terminal": set(),
     "bench": set(),
     "top": set(),
@@ -75,6 +76,7 @@ ALLOWED = {
     "cli": LEAVES
     | {
         "bench",
+        "client_flags",
         "hosts",
         "listening",
         "model.locate",
@@ -174,6 +176,11 @@ def test_every_top_level_module_has_a_layer() -> None:
 @pytest.mark.parametrize("module", ["server.api_process", "server.cli", "server.engine.loop"])
 def test_torch_is_not_even_loaded(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
+def test_a_daemon_does_not_load_clients() -> None:
+    code = "import sys, server.cli; sys.exit(bool({'httpx', 'rich'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
