@@ -60,7 +60,7 @@ def role(process: psutil.Process) -> str:
 @contextmanager
 def daemon(checkpoint: Path, *flags: str) -> Iterator[Started]:
     """A daemon without a model, ready."""
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+") as log, httpx.Client() as http:
         command = [sys.executable, "-P", "-m", "server", "serve", "--load-format", "null"]
         command += ["--model", str(checkpoint), "--served-model-name", MODEL]
         command += ["--host", "127.0.0.1", "--port", "0", *flags]
@@ -68,8 +68,8 @@ def daemon(checkpoint: Path, *flags: str) -> Iterator[Started]:
         process = subprocess.Popen(command, stderr=log)
         try:
             url = wait_for(lambda: address_in(log), process)
-            alive_s = wait_for(lambda: answers(f"{url}/livez"), process) and passed(began_at)
-            ready_s = wait_for(lambda: answers(f"{url}/readyz"), process) and passed(began_at)
+            alive_s = wait_for(lambda: answers(http, f"{url}/livez"), process) and passed(began_at)
+            ready_s = wait_for(lambda: answers(http, f"{url}/readyz"), process) and passed(began_at)
             yield Started(url, psutil.Process(process.pid), alive_s, ready_s)
         finally:
             process.terminate()
@@ -94,9 +94,9 @@ def address_in(log: Any) -> str | None:
     return next((word for word in log.read().split() if word.startswith("http://")), None)
 
 
-def answers(url: str) -> bool:
+def answers(http: httpx.Client, url: str) -> bool:
     try:
-        return httpx.get(url).status_code == 200
+        return http.get(url).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -65,7 +65,8 @@ def started(peer: Peer, checkpoint: Path) -> Iterator[Started]:
     """
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    with tempfile.TemporaryFile("w+") as log:
+    url = f"http://127.0.0.1:{port}/v1"
+    with tempfile.TemporaryFile("w+") as log, httpx.Client(base_url=url, timeout=60) as http:
         began_s = time.monotonic()
         process = subprocess.Popen(
             peer.command(checkpoint, port),
@@ -73,9 +74,8 @@ def started(peer: Peer, checkpoint: Path) -> Iterator[Started]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        url = f"http://127.0.0.1:{port}/v1"
         try:
-            if not wait_until(lambda: process.poll() is not None or answers(url), START_S) or (
+            if not wait_until(lambda: process.poll() is not None or answers(http), START_S) or (
                 process.poll() is not None
             ):
                 log.seek(0)
@@ -85,10 +85,10 @@ def started(peer: Peer, checkpoint: Path) -> Iterator[Started]:
             end(process)
 
 
-def answers(url: str) -> bool:
+def answers(http: httpx.Client) -> bool:
     body = {"model": "mid", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
     try:
-        return httpx.post(f"{url}/chat/completions", json=body, timeout=60).status_code == 200
+        return http.post("/chat/completions", json=body).status_code == 200
     except httpx.TransportError:
         return False
 

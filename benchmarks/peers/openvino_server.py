@@ -1,9 +1,10 @@
 """OpenVINO GenAI's continuous batching behind as much of the API as the rows need: it brings no
 server of its own.
 
-    python -m benchmarks.peers.openvino_server FOLDER --port PORT [--kv-gib 4]
+    python -m benchmarks.peers.openvino_server FOLDER --port PORT [--kv-gib 2]
 
-One thread takes requests, makes steps and hands out the text of each; the event loop writes it.
+Its pipeline keeps Python's lock while it makes a step, so it has a process of its own. This one
+reads requests, and writes what each step gave.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import asyncio
 import base64
 import io
 import json
-import queue
+import multiprocessing
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,75 +30,123 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from PIL import Image
 
+MODEL = "mid"
+
 
 @dataclass(frozen=True)
-class Piece:
-    text: str
-    tokens: int
+class Asked:
+    """What the pipeline is told of a request."""
+
+    prompt: str
+    pictures: list[np.ndarray[Any, Any]]
+    """uint8 [1, height, width, 3]."""
+    max_tokens: int
+    ignore_eos: bool
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a step gave a request."""
+
+    number: int
+    ids: list[int]
+    over: bool
+
+
+def compute(folder: Path, kv_gib: int, front: Connection) -> None:
+    """The pipeline: takes requests, makes steps, tells what each gave."""
+    config = genai.SchedulerConfig()
+    config.cache_size = kv_gib
+    config.enable_prefix_caching = True
+    pipeline = genai.ContinuousBatchingPipeline(folder, config, "CPU")
+    front.send(None)
+    running: dict[int, Any] = {}
+    number = 0
+    while True:
+        while not running or front.poll():
+            asked: Asked = front.recv()
+            settings = genai.GenerationConfig()
+            settings.max_new_tokens = asked.max_tokens
+            settings.ignore_eos = asked.ignore_eos
+            settings.apply_chat_template = False
+            pictures = [openvino.Tensor(picture) for picture in asked.pictures]
+            arguments = [asked.prompt, *([pictures] if pictures else []), settings]
+            running[number] = pipeline.add_request(number, *arguments)
+            number += 1
+        pipeline.step()
+        given = []
+        for one, handle in running.items():
+            ids: list[int] = []
+            while handle.can_read():
+                ids += [id_ for output in handle.read().values() for id_ in output.generated_ids]
+            over = handle.get_status() != genai.GenerationStatus.RUNNING
+            if ids or over:
+                given.append(Given(one, ids, over))
+        for one in given:
+            if one.over:
+                del running[one.number]
+        front.send(given)
 
 
 @dataclass
-class Request:
-    prompt: str
-    pictures: list[openvino.Tensor]
-    settings: genai.GenerationConfig
-    loop: asyncio.AbstractEventLoop
-    pieces: asyncio.Queue[Piece | None] = field(default_factory=asyncio.Queue)
-    """What each step gave; None at the end."""
-    prompt_tokens: int = 0
+class Answer:
+    """A request whose answer comes piece by piece."""
+
+    prompt_tokens: int
     """Without those of pictures."""
+    pieces: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
+    """None at the end."""
+    tokens: int = 0
 
-    def give(self, piece: Piece | None) -> None:
-        self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
 
+class Front:
+    """Requests to the pipeline, and answers from it."""
 
-class Engine:
     def __init__(self, folder: Path, kv_gib: int) -> None:
-        config = genai.SchedulerConfig()
-        config.cache_size = kv_gib
-        config.enable_prefix_caching = True
-        self.pipeline = genai.ContinuousBatchingPipeline(folder, config, "CPU")
-        self.tokenizer = self.pipeline.get_tokenizer()
-        self.arrived: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        threading.Thread(target=self._run, daemon=True).start()
+        self.tokenizer = genai.Tokenizer(folder)
+        self._answers: dict[int, Answer] = {}
+        self._pipe, other = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        context.Process(target=compute, args=(folder, kv_gib, other), daemon=True).start()
+        self._pipe.recv()
 
-    def _run(self) -> None:
-        running: list[tuple[Request, Any]] = []
-        number = 0
+    def start(self) -> None:
+        """Listens from here on, for the event loop that runs."""
+        arguments = (asyncio.get_running_loop(),)
+        threading.Thread(target=self._listen, args=arguments, daemon=True).start()
+
+    def ask(self, asked: Asked) -> Answer:
+        tokens = self.tokenizer.encode(asked.prompt).input_ids.shape[1]
+        answer = self._answers[len(self._answers)] = Answer(tokens)
+        self._pipe.send(asked)
+        return answer
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
-            while not running or not self.arrived.empty():
-                request = self.arrived.get()
-                request.prompt_tokens = self.tokenizer.encode(request.prompt).input_ids.shape[1]
-                arguments = [request.prompt, request.settings]
-                if request.pictures:
-                    arguments.insert(1, request.pictures)
-                running.append((request, self.pipeline.add_request(number, *arguments)))
-                number += 1
-            self.pipeline.step()
-            going_on = []
-            for request, handle in running:
-                while handle.can_read():
-                    for output in handle.read().values():
-                        ids = output.generated_ids
-                        # Here, because beside a step it would wait for the threads of that.
-                        request.give(Piece(self.tokenizer.decode(ids), len(ids)))
-                if handle.get_status() == genai.GenerationStatus.RUNNING:
-                    going_on.append((request, handle))
-                else:
-                    request.give(None)
-            running = going_on
+            loop.call_soon_threadsafe(self._hand_out, self._pipe.recv())
+
+    def _hand_out(self, given: list[Given]) -> None:
+        spoken = [one for one in given if one.ids]
+        texts = self.tokenizer.decode([one.ids for one in spoken]) if spoken else []
+        for one, text in zip(spoken, texts, strict=True):
+            answer = self._answers[one.number]
+            answer.tokens += len(one.ids)
+            answer.pieces.put_nowait(text)
+        for one in given:
+            if one.over:
+                self._answers[one.number].pieces.put_nowait(None)
 
 
-def picture(url: str) -> openvino.Tensor:
+def picture(url: str) -> np.ndarray[Any, Any]:
     data = base64.b64decode(url.partition(",")[2])
-    pixels = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
-    return openvino.Tensor(pixels[None])
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))[None]
 
 
-def application(engine: Engine) -> FastAPI:
+def application(front: Front) -> FastAPI:
     app = FastAPI()
+    app.router.on_startup.append(front.start)
 
-    def read(body: dict[str, Any]) -> Request:
+    def read(body: dict[str, Any]) -> Asked:
         history, pictures = [], []
         for message in body["messages"]:
             content, text = message["content"], ""
@@ -107,41 +157,39 @@ def application(engine: Engine) -> FastAPI:
                 else:
                     text += part["text"]
             history.append({"role": message["role"], "content": text})
-        prompt = engine.tokenizer.apply_chat_template(history, add_generation_prompt=True)
-        settings = genai.GenerationConfig()
-        settings.max_new_tokens = body.get("max_tokens") or body.get("max_completion_tokens") or 64
-        settings.ignore_eos = bool(body.get("ignore_eos"))
-        settings.apply_chat_template = False
-        return Request(prompt, pictures, settings, asyncio.get_running_loop())
+        return Asked(
+            front.tokenizer.apply_chat_template(history, add_generation_prompt=True),
+            pictures,
+            body.get("max_tokens") or body.get("max_completion_tokens") or 64,
+            bool(body.get("ignore_eos")),
+        )
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": "mid", "object": "model"}]}
+        return {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
 
     @app.post("/v1/chat/completions")
     async def complete(body: dict[str, Any]) -> Any:
-        request = read(body)
-        engine.arrived.put(request)
+        answer = front.ask(read(body))
         if body.get("stream"):
-            return StreamingResponse(events(request), media_type="text/event-stream")
-        pieces: list[Piece] = []
-        while (piece := await request.pieces.get()) is not None:
-            pieces.append(piece)
-        message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
-        return {"choices": [{"index": 0, "message": message}], "usage": usage(request, pieces)}
+            return StreamingResponse(events(answer), media_type="text/event-stream")
+        text = "".join([piece async for piece in pieces(answer)])
+        message = {"role": "assistant", "content": text}
+        return {"choices": [{"index": 0, "message": message}], "usage": usage(answer)}
 
-    def usage(request: Request, pieces: list[Piece]) -> dict[str, int]:
-        said = sum(piece.tokens for piece in pieces)
-        return {"prompt_tokens": request.prompt_tokens, "completion_tokens": said}
+    async def pieces(answer: Answer) -> AsyncIterator[str]:
+        while (piece := await answer.pieces.get()) is not None:
+            yield piece
 
-    async def events(request: Request) -> AsyncIterator[str]:
-        pieces: list[Piece] = []
-        while (piece := await request.pieces.get()) is not None:
-            pieces.append(piece)
-            delta = {"content": piece.text or " "}
+    def usage(answer: Answer) -> dict[str, int]:
+        return {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.tokens}
+
+    async def events(answer: Answer) -> AsyncIterator[str]:
+        async for piece in pieces(answer):
+            delta = {"content": piece or " "}
             yield event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         end = {"index": 0, "delta": {}, "finish_reason": "length"}
-        yield event({"choices": [end]}) + event({"choices": [], "usage": usage(request, pieces)})
+        yield event({"choices": [end]}) + event({"choices": [], "usage": usage(answer)})
         yield "data: [DONE]\n\n"
 
     def event(chunk: dict[str, Any]) -> str:
@@ -154,9 +202,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--kv-gib", type=int, default=4)
+    parser.add_argument("--kv-gib", type=int, default=2)
     chosen = parser.parse_args()
-    app = application(Engine(chosen.folder, chosen.kv_gib))
+    app = application(Front(chosen.folder, chosen.kv_gib))
     uvicorn.run(app, host="127.0.0.1", port=chosen.port, log_level="warning")
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 INSTALLED = Path(".cache/peers")
-SLOTS, SLOT_TOKENS = 32, 2048
+SLOTS, SLOT_TOKENS = 32, 4096
+CACHE_GIB = 2
+"""What ours takes by default, for all."""
 CORES = os.cpu_count() or 1
 
 
@@ -45,7 +47,11 @@ PEERS = (
         "--host 127.0.0.1 --port {port} "
         "--dtype bfloat16 --max-model-len 4096 --trust-remote-code",
         # By default it leaves a core free.
-        {"VLLM_CPU_KVCACHE_SPACE": "4", "VLLM_CPU_OMP_THREADS_BIND": f"0-{CORES - 1}"},
+        {
+            "VLLM_CPU_KVCACHE_SPACE": str(CACHE_GIB),
+            "VLLM_CPU_OMP_THREADS_BIND": f"0-{CORES - 1}",
+            "LD_PRELOAD": str((INSTALLED / "vllm/libtcmalloc_minimal.so.4").absolute()),
+        },
     ),
     Peer(
         "llama.cpp",
@@ -57,7 +63,7 @@ PEERS = (
     Peer(
         "openvino",
         INSTALLED / "openvino/bin/python",
-        "-m benchmarks.peers.openvino_server {files} --kv-gib 4 --port {port}",
+        f"-m benchmarks.peers.openvino_server {{files}} --kv-gib {CACHE_GIB} --port {{port}}",
     ),
 )
 
