@@ -49,6 +49,17 @@ def test_the_daemon_takes_every_profile(profile: Path, monkeypatch: pytest.Monke
         assert settings.tensor_parallel_size == values.get("parallel", {}).get("tensor", 1)
 
 
+@pytest.mark.parametrize("settings", [{}, {"shutdown_timeout_s": 7.3}, {"shutdown_timeout_s": 60}])
+def test_a_pod_is_not_killed_while_the_daemon_ends(
+    settings: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = {"graceSeconds": 10, "timeoutSeconds": 120, "marginSeconds": 10}
+    pod = server_pods(render({"drain": drain, "settings": settings}))[0]
+    found = settings_of(pod, monkeypatch)
+    waits_s = found.drain_grace_s + found.drain_timeout_s + 2 * found.shutdown_timeout_s
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= waits_s + 10
+
+
 def test_every_setting_has_a_place_in_the_values() -> None:
     known = chart_files.settings_schema()["properties"].keys()
     assert known == Settings.model_fields.keys() - chart_files.COMPUTED

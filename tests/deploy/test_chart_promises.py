@@ -57,17 +57,19 @@ def test_only_rdma_adds_a_capability() -> None:
     assert not added(group | {"leaderWorkerSet": {"rdma": False}})
 
 
-@pytest.mark.parametrize("seconds", [(0, 0, 10), (10, 120, 20), (30, 600, 15)])
+@pytest.mark.parametrize("seconds", [(0, 0, 10, 5), (10, 120, 20, 60), (30, 600, 15, 5)])
 def test_a_pod_is_killed_after_all_that_the_daemon_waits_for(
-    seconds: tuple[int, int, int],
+    seconds: tuple[int, int, int, int],
 ) -> None:
-    grace, timeout, margin = seconds
+    grace, timeout, margin, shutdown = seconds
     drain = {"graceSeconds": grace, "timeoutSeconds": timeout, "marginSeconds": margin}
-    spec = server_pods(render({"drain": drain}))[0]["spec"]
+    values = {"drain": drain, "settings": {"shutdown_timeout_s": shutdown}}
+    spec = server_pods(render(values))[0]["spec"]
     arguments = spec["containers"][0]["args"]
     assert f"--drain-grace-s={grace}" in arguments
     assert f"--drain-timeout-s={timeout}" in arguments
-    assert spec["terminationGracePeriodSeconds"] == grace + timeout + margin
+    # API processes end first, then ranks, each within the shutdown's time.
+    assert spec["terminationGracePeriodSeconds"] == grace + timeout + 2 * shutdown + margin
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,51 @@ def test_workers_of_a_group_serve_nothing() -> None:
     assert service["spec"]["selector"][index] == "0"
 
 
+def test_no_name_of_the_environment_is_twice_and_the_operators_comes_first() -> None:
+    """The API server refuses a LeaderWorkerSet with two entries of a name."""
+    given = {
+        "NCCL_SOCKET_IFNAME": "eth1",
+        "HOME": "/tmp",
+        "HF_HUB_OFFLINE": "0",
+        "INTERNVL_SERVE_LOG_FORMAT": "text",
+        "NCCL_IB_HCA": "mlx5",
+    }
+    env = [{"name": name, "value": value} for name, value in given.items()]
+    for name in ("default", "multinode"):
+        for pod in server_pods(render(values_of(name) | {"env": env})):
+            found = pod["spec"]["containers"][0]["env"]
+            assert len(found) == len({one["name"] for one in found}), name
+            assert {one["name"]: one["value"] for one in found} == given
+
+
+def test_an_evicted_worker_counts_for_its_group() -> None:
+    """An eviction ends its group, so a budget of leaders alone would let several end at once."""
+    manifests = render(values_of("multinode"))
+    budget = find(manifests, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    index = "leaderworkerset.sigs.k8s.io/worker-index"
+    leader, worker = server_pods(manifests)
+    for place, pod in enumerate((leader, worker)):
+        labels = pod["metadata"]["labels"] | {index: str(place)}  # as the controller adds it
+        assert budget["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_helm_test_may_ask_where_few_may() -> None:
+    values = values_of("restricted")
+    pods = pod_templates(render(values))
+    asks = [pod for pod in pods if pod["spec"]["containers"][0]["name"] == "test"]
+    requests = find(render(values), "NetworkPolicy")["spec"]["ingress"][0]
+    selectors = [peer["podSelector"] for peer in requests["from"] if "podSelector" in peer]
+    assert len(asks) == len(selectors) == 1
+    labels = selectors[0]["matchLabels"]
+    assert labels.items() <= asks[0]["metadata"]["labels"].items()
+    assert labels["app.kubernetes.io/component"] == "test"
+    policy = find(render(values | {"tests": {"enabled": False}}), "NetworkPolicy")
+    assert policy["spec"]["ingress"][0]["from"] == values["networkPolicy"]["from"]
+    everybody = values | {"networkPolicy": {"enabled": True}}
+    assert "from" not in find(render(everybody), "NetworkPolicy")["spec"]["ingress"][0]
+
+
 def test_pods_wait_for_the_revision_that_the_job_marks() -> None:
     manifests = render(values_of("gpu"))
     waits = server_pods(manifests)[0]["spec"]["initContainers"][0]["command"][-1]
@@ -165,6 +212,10 @@ def test_numbers_keep_their_digits() -> None:
     values = {"settings": {"max_body_bytes": 67108864, "target_step_ms": 37.5}}
     arguments = container(values)["args"]
     assert {"--max-body-bytes=67108864", "--target-step-ms=37.5"} <= set(arguments)
+
+
+def test_a_setting_of_null_is_left_to_the_daemon() -> None:
+    assert container({"settings": {"cpu_threads": None}}) == container({})
 
 
 def test_every_volume_is_mounted_and_every_mount_has_a_volume() -> None:

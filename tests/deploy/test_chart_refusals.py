@@ -73,7 +73,23 @@ def test_typos_are_named(archive: Path, values: dict[str, Any], named: str) -> N
             {"inferencePool": {"enabled": True, "endpointPicker": {"name": "a"}}, "opsPort": 9090},
             "leave opsPort out",
         ),
+        (
+            {
+                "inferencePool": {"enabled": True, "endpointPicker": {"name": "a"}},
+                "settings": {"vllm_metrics": False},
+            },
+            "leave settings.vllm_metrics true",
+        ),
         ({"opsPort": 8000}, "choose another"),
+        ({"parallel": {"tensor": 2, "nodes": 2, "masterPort": 8000}}, "parallel.masterPort"),
+        (CLAIM | {"accelerator": {"type": "amd"}}, "no image for amd"),
+        (
+            {
+                "parallel": {"tensor": 2, "nodes": 2},
+                "podDisruptionBudget": {"maxUnavailable": "25%"},
+            },
+            "number of groups",
+        ),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,
 )
@@ -82,6 +98,11 @@ def test_impossible_combinations_are_explained(
 ) -> None:
     with pytest.raises(RefusedError, match=told):
         render(values, archive)
+
+
+@pytest.mark.parametrize("image", [{"tag": "rocm"}, {"digest": f"sha256:{'a' * 64}"}])
+def test_an_image_of_ones_own_may_be_for_amd(archive: Path, image: dict[str, str]) -> None:
+    assert render(CLAIM | {"accelerator": {"type": "amd"}, "image": image}, archive)
 
 
 def test_a_chart_of_charts_may_have_it(archive: Path) -> None:

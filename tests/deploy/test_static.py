@@ -36,7 +36,8 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 
 def test_shell_scripts_pass_shellcheck() -> None:
-    scripts = [ROOT / "scripts" / name for name in ("lock_image", "install_deploy_tools")]
+    names = ("install", "install_deploy_tools", "lock_image")
+    scripts = [ROOT / "scripts" / name for name in names]
     check(tool("shellcheck"), *scripts, DOCKER / "sbom.sh")
 
 
@@ -82,6 +83,16 @@ def test_locks_are_of_what_the_project_asks_for() -> None:
         for requirement in wanted:
             match = re.match(r"[\w.\-]+", requirement)
             assert match and match[0].lower() in locked, f"{requirement}: run scripts/lock_image"
+
+
+def test_ci_runs_what_contributing_says() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = " ".join(re.findall(r"^\| `make ([\w -]+)`", text, re.MULTILINE)).split()
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    run = " ".join(re.findall(r"\bmake ([\w -]+)$", script, re.MULTILINE)).split()
+    said = re.search(r"\(`\.ci/run`\)\s+runs all of these(?: but `make (\w+)`)?", text)
+    assert said and len(listed) > 10
+    assert set(listed) - set(run) == ({said[1]} if said[1] else set())
 
 
 @pytest.mark.parametrize("page", [DOCKER / "README.md", CHART / "README.md"])

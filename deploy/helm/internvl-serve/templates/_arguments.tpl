@@ -34,7 +34,9 @@
 {{- end }}
 {{- range $name, $value := .Values.settings }}
 {{- $flag := replace "_" "-" $name }}
-{{- if kindIs "bool" $value }}
+{{- if kindIs "invalid" $value }}
+{{- /* null: the daemon's default. */}}
+{{- else if kindIs "bool" $value }}
 - --{{ $value | ternary "" "no-" }}{{ $flag }}
 {{- else if kindIs "slice" $value }}
 {{- range $value }}

@@ -72,10 +72,14 @@ leaderworkerset.sigs.k8s.io/worker-index: "0"
 {{- gt (int .Values.parallel.nodes) 1 | ternary "leaderworkerset.x-k8s.io/v1" "apps/v1" -}}
 {{- end -}}
 
-{{/* Kubernetes kills at the end of this, so it is longer than all that the daemon waits for. */}}
+{{/*
+Kubernetes kills at the end of this, so it is longer than all that the daemon waits for. API
+processes end first and then ranks, each within shutdown_timeout_s, 5 seconds by default.
+*/}}
 {{- define "internvl.terminationSeconds" -}}
+{{- $end := (.Values.settings | default dict).shutdown_timeout_s | default 5 | mulf 2 | ceil -}}
 {{- with .Values.drain -}}
-{{- add .graceSeconds .timeoutSeconds .marginSeconds -}}
+{{- add .graceSeconds .timeoutSeconds $end .marginSeconds -}}
 {{- end -}}
 {{- end -}}
 

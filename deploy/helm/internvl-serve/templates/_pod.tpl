@@ -46,7 +46,7 @@ spec:
       args:
         {{- include "internvl.arguments" $root | nindent 8 }}
       env:
-        {{- include "internvl.environment" $root | nindent 8 }}
+        {{- include "internvl.environment" $root | trim | nindent 8 }}
       {{- with $values.envFrom }}
       envFrom:
         {{- toYaml . | nindent 8 }}
@@ -80,12 +80,18 @@ spec:
   {{- end }}
 {{- end -}}
 
+{{/* Names are unique in a LeaderWorkerSet, so an entry of the values takes the place of ours. */}}
 {{- define "internvl.environment" -}}
-- {name: INTERNVL_SERVE_LOG_FORMAT, value: json}
-- {name: HOME, value: /cache}
-- {name: HF_HUB_OFFLINE, value: "1"}
-{{- if gt (int .Values.parallel.nodes) 1 }}
-- {name: NCCL_SOCKET_IFNAME, value: "^lo,docker"}
+{{- $given := list -}}
+{{- range .Values.env }}{{- $given = append $given .name }}{{- end -}}
+{{- $own := list (list "INTERNVL_SERVE_LOG_FORMAT" "json") (list "HOME" "/cache") (list "HF_HUB_OFFLINE" "1") -}}
+{{- if gt (int .Values.parallel.nodes) 1 -}}
+{{- $own = append $own (list "NCCL_SOCKET_IFNAME" "^lo,docker") -}}
+{{- end -}}
+{{- range $own }}
+{{- if not (has (first .) $given) }}
+- {name: {{ first . }}, value: {{ last . | quote }}}
+{{- end }}
 {{- end }}
 {{- with .Values.env }}
 {{ toYaml . }}

@@ -31,6 +31,9 @@ workload are computed.
 {{- if and (eq $m.source "demo") (gt $ranks 1) (ne $v.accelerator.type "cpu") -}}
 {{- fail "model.source: demo is a tiny checkpoint for one GPU; set parallel to 1 or choose another model.source" -}}
 {{- end -}}
+{{- if and (eq $v.accelerator.type "amd") (not (or $v.image.tag $v.image.digest)) -}}
+{{- fail "accelerator.type: there is no image for amd; name one of your own by image.tag or image.digest" -}}
+{{- end -}}
 {{- if eq $v.accelerator.mode "dra" -}}
 {{- if eq $v.accelerator.type "cpu" -}}
 {{- fail "accelerator.mode: dra claims GPUs; with accelerator.type cpu use devicePlugin" -}}
@@ -58,6 +61,15 @@ workload are computed.
 {{- if $v.opsPort -}}
 {{- fail "opsPort: an endpoint picker reads /metrics on the port of the requests; leave opsPort out with inferencePool" -}}
 {{- end -}}
+{{- if eq (toString ($v.settings | default dict).vllm_metrics) "false" -}}
+{{- fail "inferencePool: an endpoint picker reads metrics by vLLM's names; leave settings.vllm_metrics true" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (gt (int $p.nodes) 1) (eq (int $p.masterPort) 8000) -}}
+{{- fail "parallel.masterPort: 8000 is taken by the requests; choose another" -}}
+{{- end -}}
+{{- if and (gt (int $p.nodes) 1) (hasSuffix "%" (toString $v.podDisruptionBudget.maxUnavailable)) -}}
+{{- fail "podDisruptionBudget.maxUnavailable: a share would be one of pods, and each eviction ends a group; give a number of groups" -}}
 {{- end -}}
 {{- if has (int ($v.opsPort | default 0)) (list 8000 (int $p.masterPort)) -}}
 {{- fail "opsPort: 8000 and parallel.masterPort are taken; choose another" -}}
