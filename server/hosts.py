@@ -12,13 +12,25 @@ import queue
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from server import __version__
 from server.errors import StartupError
-from server.link import End, Failed, FromHead, FromWorker, Join, Line, LineLostError, Start, Stop
+from server.link import (
+    BEAT_S,
+    End,
+    Failed,
+    FromHead,
+    FromWorker,
+    Join,
+    Line,
+    LineLostError,
+    Start,
+    Stop,
+)
 from server.listening import bind
 from server.settings import Settings
 
@@ -29,6 +41,18 @@ SHARED |= {"step_token_budget", "target_step_ms", "image_cache_slots"}
 """Settings that ranks on all hosts must have in common."""
 
 RETRY_S = 0.5
+
+TAKEN_S = 2 * BEAT_S
+"""How long a number stays taken by a line that is lost: a host that calls again may have noticed
+a beat before the head, and may be heard before the end of its old line is."""
+
+TAKEN_POLL_S = 0.02
+
+BLOCK_BYTES = 16 * 1024
+BLOCKS_MIN = 16
+STRIDE_BYTES_MAX = 256 * 2**20
+"""What a digest reads of a weight file: so many blocks or more, no farther apart than this. Of the
+40B that is 5 MB."""
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +89,10 @@ class Hosts:
         self, settings: Settings, checkpoint: Path, events: queue.SimpleQueue[Any]
     ) -> None:
         self._settings = settings
-        self._model = digest(checkpoint)
+        self._model = digest(settings, checkpoint)
         self._events = events
         self._lines: dict[int, Line[FromWorker]] = {}
+        self._joining = threading.Lock()
         self._listener = listen_as_head(settings)
         self.address: str = self._listener.getsockname()[0]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -87,7 +112,11 @@ class Hosts:
 
     def _follow(self, connection: socket.socket) -> None:
         """Reads one line to its end."""
-        line: Line[FromWorker] = Line(connection, FromWorker)  # type: ignore[arg-type]
+        try:
+            line: Line[FromWorker] = Line(connection, FromWorker)  # type: ignore[arg-type]
+        except OSError:  # a stranger that is gone already
+            connection.close()
+            return
         node = None
         try:
             node = self._welcome(line)
@@ -108,12 +137,14 @@ class Hosts:
         message = line.receive()
         if not isinstance(message, Join):
             return None
-        fault = self._fault(message)
+        with self._joining:
+            fault = self._fault(message)
+            if fault is None:
+                self._lines[message.node] = line
         if fault is not None:
             log.error("refused a host at %s: %s", line.address, fault)
             line.send(End(1, f"the head refuses this host: {fault}"))
             return None
-        self._lines[message.node] = line
         log.info("%s joined", self._name(message.node, line))
         self._events.put(Joined(message.node))
         return message.node
@@ -128,9 +159,17 @@ class Hosts:
                 return f"it has {flag} {join.settings.get(name)}, the head {own[name]}"
         if not 0 < join.node < self._settings.nnodes:
             return f"--node-rank {join.node} is not between 1 and {self._settings.nnodes - 1}"
-        if join.node in self._lines:
-            return f"--node-rank {join.node} is taken by {self._lines[join.node].address}"
+        holder = self._holder(join.node)
+        if holder is not None:
+            return f"--node-rank {join.node} is taken by {holder.address}"
         return None if join.model == self._model else "its model is another one"
+
+    def _holder(self, node: int) -> Line[FromWorker] | None:
+        """The line of a host that has this number and keeps it."""
+        deadline_s = time.monotonic() + TAKEN_S
+        while (line := self._lines.get(node)) is not None and time.monotonic() < deadline_s:
+            time.sleep(TAKEN_POLL_S)
+        return line
 
     def _name(self, node: int, line: Line[FromWorker]) -> str:
         return f"node {node} ({line.address})"
@@ -158,13 +197,26 @@ def shared(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json", include=SHARED)
 
 
-def digest(checkpoint: Path) -> str:
-    """Of the files that tell one model from another."""
+def digest(settings: Settings, checkpoint: Path) -> str:
+    """Tells one model from another: of its config and, where they are read, of its weights."""
     found = hashlib.sha256((checkpoint / "config.json").read_bytes())
-    index = checkpoint / "model.safetensors.index.json"
-    if index.exists():
-        found.update(index.read_bytes())
+    if settings.load_format == "safetensors":
+        files = list(checkpoint.glob("*.safetensors")) or checkpoint.glob("pytorch_model*.bin")
+        for path in sorted(filter(Path.is_file, files)):
+            found.update(f"{path.name} {path.stat().st_size}\n".encode())
+            for block in _blocks(path):
+                found.update(block)
     return found.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The beginning of a file, where its header is, and parts of the rest."""
+    size_bytes = path.stat().st_size
+    stride_bytes = max(BLOCK_BYTES, min(size_bytes // BLOCKS_MIN, STRIDE_BYTES_MAX))
+    with path.open("rb") as file:
+        for offset in range(0, size_bytes, stride_bytes):
+            file.seek(offset)
+            yield file.read(BLOCK_BYTES)
 
 
 def listen_as_head(settings: Settings) -> socket.socket:

@@ -99,7 +99,7 @@ class Split:
         """What is None follows from the number of cards; with neither there is one stage.
 
         Raises:
-            StartupError: they are not as many ranks as there are cards.
+            StartupError: they are not as many ranks as there are cards, or more than `serve` takes.
         """
         if size is None:
             size = gpus.count // (stages or 1)
@@ -114,6 +114,11 @@ class Split:
             raise StartupError(
                 f"--gpus {gpus}: at most {TENSOR_PARALLEL_MAX} ranks share a layer; divide the "
                 "cards into stages with --pipeline-parallel-size"
+            )
+        if stages > STAGES_MAX:
+            raise StartupError(
+                f"--gpus {gpus}: --tensor-parallel-size {size} makes {stages} stages, and "
+                f"--pipeline-parallel-size is at most {STAGES_MAX}"
             )
         return cls(size, stages, vision_tp, slow_link)
 
@@ -152,15 +157,17 @@ class Layout:
         split = split or Split.of(gpus, None, None)
         dtype = spec.dtype if dtype == "auto" else dtype
         size = VALUE_BYTES[dtype]
-        vision_tp = split.vision_tp or choose_vision_tp(
-            spec,
-            split.size,
-            stages=split.stages,
-            slow_link=split.slow_link,
-            memory_bytes=gpus.usable_bytes - gpus.reserve_bytes,
-            bytes_per_value=size,
-            quantization=quantization,
-        )
+        vision_tp = split.vision_tp
+        if vision_tp is None:
+            vision_tp = choose_vision_tp(
+                spec,
+                split.size,
+                stages=split.stages,
+                slow_link=split.slow_link,
+                memory_bytes=gpus.usable_bytes - gpus.reserve_bytes,
+                bytes_per_value=size,
+                quantization=quantization,
+            )
         plan = ShardPlan.make(spec, split.size, vision_tp, stages=split.stages)
         ranks = plan_memory(spec, plan, bytes_per_value=size, quantization=quantization)
         return cls(spec, gpus, split, dtype, quantization, plan.vision_tp, ranks)

@@ -39,13 +39,16 @@ COUNTERS: Mapping[str, str] = {
     "guessed_tokens": "Tokens that were guessed ahead, with --speculate.",
     "confirmed_tokens": "Guessed tokens that were right.",
 }
+NO_REPORT = Gauges()
+"""What stands for one while no engine has said anything; in a real one there are blocks."""
 
 
 class EngineView(Protocol):
     """What the API process knows of the engine without asking it."""
 
     @property
-    def latest(self) -> Gauges: ...
+    def latest(self) -> Gauges:
+        """`NO_REPORT` while there is none."""
 
     @property
     def ready(self) -> Ready | None:
@@ -201,10 +204,10 @@ class ApiMetrics:
 def _of_engine(engine: EngineView) -> Iterator[Series]:
     """What the engine has said last."""
     for field, text in GAUGES.items():
-        yield Reading(f"internvl_{field}", text, "gauge", _latest(engine, field))
+        yield Reading(f"internvl_{field}", text, "gauge", _gauge(engine, field))
     for field, text in COUNTERS.items():
         total = f"{field}_total"
-        yield Reading(f"internvl_{total}", text, "counter", _latest(engine, total))
+        yield Reading(f"internvl_{total}", text, "counter", _counter(engine, total))
     yield Reading(
         "internvl_kv_cache_usage_ratio",
         "Share of the KV cache that running requests hold, from 0 to 1.",
@@ -243,8 +246,14 @@ def _of_engine(engine: EngineView) -> Iterator[Series]:
     yield Info("internvl_build_info", "What serves.", lambda: {"version": __version__})
 
 
-def _latest(engine: EngineView, field: str) -> Callable[[], float]:
+def _gauge(engine: EngineView, field: str) -> Callable[[], float]:
     return lambda: float(getattr(engine.latest, field))
+
+
+def _counter(engine: EngineView, field: str) -> Callable[[], float | None]:
+    """None without a report: after a zero, all that the engine has ever counted would be taken for
+    an increase."""
+    return lambda: None if engine.latest == NO_REPORT else float(getattr(engine.latest, field))
 
 
 def _cache_config(ready: Ready | None) -> Mapping[str, object]:

@@ -199,10 +199,10 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
 def _layouts(arguments: argparse.Namespace, spec: ModelSpec) -> Iterator[Layout]:
     size, stages = arguments.tensor_parallel_size, arguments.pipeline_parallel_size
     vision_tp = arguments.vision_tensor_parallel_size
-    for flag in ("tensor_parallel_size", "pipeline_parallel_size"):
-        value = getattr(arguments, flag)
+    for flag in ("tensor", "pipeline", "vision-tensor"):
+        value = getattr(arguments, f"{flag.replace('-', '_')}_parallel_size")
         if value is not None and value < 1:
-            raise StartupError(f"--{flag.replace('_', '-')} {value}: give a number from 1 on")
+            raise StartupError(f"--{flag}-parallel-size {value}: give a number from 1 on")
 
     def layout(gpus: Gpus) -> Layout:
         split = Split.of(gpus, size, stages, vision_tp, slow_link=arguments.link == "slow")

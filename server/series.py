@@ -38,16 +38,19 @@ class Series(Protocol):
 
 
 class Reading:
-    """A number that somebody else keeps."""
+    """A number that somebody else keeps; nothing while there is none."""
 
-    def __init__(self, name: str, text: str, kind: Kind, read: Callable[[], float]) -> None:
+    def __init__(self, name: str, text: str, kind: Kind, read: Callable[[], float | None]) -> None:
         self.name = name
         self._text = text
         self._kind = kind
         self._read = read
 
     def render(self, name: str, constant: str = "") -> str:
-        return f"{_head(name, self._text, self._kind)}{name}{_braced(constant)} {self._read()!r}\n"
+        value = self._read()
+        if value is None:
+            return ""
+        return f"{_head(name, self._text, self._kind)}{name}{_braced(constant)} {value!r}\n"
 
 
 class Info:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import queue
 import signal
+import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from server.child import DRAIN, Assignment
 from server.children import API, ENGINE, Children, Exited, Signalled, on_signal
 from server.distributed.place import Place
+from server.errors import StartupError
 from server.hosts import FailedThere, Hosts, Joined, Lost, meeting_socket
 from server.listening import Listeners
 from server.settings import Settings
@@ -31,6 +34,9 @@ from server.watchdog import ENGINE_NAME, Watchdog
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 SAY_EVERY_S = 10.0
+
+SOCKET_NAME_BYTES_MAX = 107
+"""Of a unix socket, with its folder."""
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +58,34 @@ def units(settings: Settings) -> list[Unit]:
     return [*apis, Unit(ENGINE, (ENGINE_NAME, *others))]
 
 
-def watched(units: Sequence[Unit]) -> list[str]:
+def watched(units: Sequence[Unit]) -> list[tuple[str, ...]]:
     """Processes that must not stand still: all ranks, and API processes that have others beside
     them. One that is alone does not answer probes then, and whoever sends those decides."""
-    apis = [name for unit in units if unit.module == API for name in unit.names]
-    return [*units[-1].names, *(apis if len(apis) > 1 else [])]
+    apis = [unit.names for unit in units if unit.module == API]
+    return [units[-1].names, *(apis if len(apis) > 1 else [])]
+
+
+def check_run_dir(settings: Settings, run_dir: str) -> None:
+    """
+    Raises:
+        StartupError: sockets in the directory would have names that are too long.
+    """
+    names = ["engine.sock", f"rank-{settings.ranks - 1}.sock"]
+    if settings.api_workers > 1:
+        names.append(f"responses-{settings.api_workers - 1}.sock")
+    longest = f"{run_dir}/{max(names, key=len)}"
+    excess = len(os.fsencode(longest)) - SOCKET_NAME_BYTES_MAX
+    if excess > 0:
+        raise StartupError(
+            f"sockets in {run_dir} would have names that are too long: set TMPDIR to a folder "
+            f"whose name is {excess} bytes shorter"
+        )
+
+
+def _exit(signum: int) -> NoReturn:
+    """While there is nothing to end yet."""
+    log.info("%s: ending", signal.Signals(signum).name)
+    sys.exit(0)
 
 
 class RestartPolicy:
@@ -109,15 +138,17 @@ class Supervisor:
 
     def run(self) -> int:
         """Serves until a signal or a failure that cannot be mended; returns the exit status."""
-        on_signal(lambda signum: self._events.put(Signalled(signum)))
-        if self._settings.nnodes > 1:
-            self._hosts = Hosts(self._settings, self._checkpoint, self._events)
-            self._incomplete_since_s = time.monotonic()
+        on_signal(_exit)
         status = 1
         with (
             tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir,
             self._watchdog(Path(run_dir)) as watchdog,
         ):
+            check_run_dir(self._settings, run_dir)
+            if self._settings.nnodes > 1:
+                self._hosts = Hosts(self._settings, self._checkpoint, self._events)
+                self._incomplete_since_s = time.monotonic()
+            on_signal(lambda signum: self._events.put(Signalled(signum)))
             try:
                 self._due_s = dict.fromkeys(reversed(self._units), 0.0)
                 status = self._watch(run_dir, watchdog)

@@ -1,6 +1,7 @@
 """`internvl-serve top`: a running daemon's metrics as a live table in the terminal.
 
-It reads /metrics twice and shows what happened in between; a daemon of any process may be far away.
+It reads /metrics again and again and shows what happened in between; the daemon may be on another
+host.
 """
 
 from __future__ import annotations
@@ -63,8 +64,12 @@ class Change:
     after: Scrape
 
     def rate(self, name: str) -> float:
-        """Increase of a counter a second; of one that began anew, from nothing."""
-        return self._increase((PREFIX + name, ())) / (self.after.at_s - self.before.at_s)
+        """Increase of a counter a second; of one that began anew, from nothing. What was not there
+        before is an engine's that nobody had heard: it has not grown."""
+        key = (PREFIX + name, ())
+        if key not in self.before.samples:
+            return 0.0
+        return self._increase(key) / (self.after.at_s - self.before.at_s)
 
     def quantile(self, name: str, share: float) -> float | None:
         """Of a histogram's observations in between, linear inside a bound; None without any."""
@@ -129,11 +134,11 @@ def view(change: Change, url: str) -> RenderableType:
 
 
 def _events(change: Change) -> RenderableType:
-    """Responses, errors and refusals, and the load of each key where the daemon counts it."""
+    """Responses, errors and refusals."""
     table = Table(expand=True)
     for heading in ("a second", "of", ""):
         table.add_column(heading)
-    for part in ("http_responses", "errors", "refused", "_key_"):
+    for part in ("http_responses", "errors", "refused"):
         for name, value, rate in change.labelled(part):
             table.add_row(name.replace("_", " "), value, f"{rate:.2f}")
     return table

@@ -8,7 +8,7 @@ others that has stopped, and the engine that waits for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -34,13 +34,14 @@ class Watchdog:
     """Watches processes of one host.
 
     Args:
-        names: of the processes; the engine's is `ENGINE_NAME`.
+        units: names of processes that end together; the engine's is `ENGINE_NAME`.
         timeout_s: longest standstill.
     """
 
-    def __init__(self, run_dir: Path, names: Iterable[str], timeout_s: float) -> None:
+    def __init__(self, run_dir: Path, units: Sequence[Iterable[str]], timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._pulses = {name: Heartbeat(run_dir, name) for name in names}
+        self._units = [{name: Heartbeat(run_dir, name) for name in names} for names in units]
+        self._pulses = {name: pulse for unit in self._units for name, pulse in unit.items()}
         self.look_s = timeout_s / LOOKS_PER_TIMEOUT
 
     def __enter__(self) -> Self:
@@ -64,7 +65,8 @@ class Watchdog:
             return None
         name = next((name for name in still if name != ENGINE_NAME), ENGINE_NAME)
         log.error("%s has stood still for %.0f s: aborted", name, ages_s[name])
-        self.forget()
+        for pulse in next(unit for unit in self._units if name in unit).values():
+            pulse.forget()
         return name
 
     def _patience_s(self, name: str) -> float:
@@ -83,6 +85,6 @@ class Watchdog:
                 pulse.forget()
 
     def forget(self) -> None:
-        """Nobody is running, or is looked at again from here on."""
+        """Nobody is running."""
         for pulse in self._pulses.values():
             pulse.forget()

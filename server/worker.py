@@ -62,7 +62,7 @@ class Worker:
         on_signal(lambda signum: self._events.put(Signalled(signum)))
         with (
             tempfile.TemporaryDirectory(prefix="internvl-serve-") as run_dir,
-            Watchdog(Path(run_dir), self._ranks, self._settings.step_timeout_s) as watchdog,
+            Watchdog(Path(run_dir), [self._ranks], self._settings.step_timeout_s) as watchdog,
         ):
             try:
                 while True:
@@ -112,7 +112,7 @@ class Worker:
     def _serve(self, line: Line[FromHead], run_dir: str, watchdog: Watchdog) -> int | None:
         """Does what the head says; None when it is lost."""
         settings = self._settings
-        model = digest(self._checkpoint)
+        model = digest(settings, self._checkpoint)
         line.send(Join(settings.node_rank, __version__, model, shared(settings)))
         threading.Thread(target=self._read, args=(line,), daemon=True).start()
         while True:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import queue
 import socket
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ class Head:
         self.settings = Settings(**FLAGS, master_port=free_port())
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.hosts = Hosts(self.settings, folder, self.events)
-        self.model = digest(folder)
+        self.model = digest(self.settings, folder)
 
     def call(self) -> Line[FromHead]:
         address = ("127.0.0.1", self.settings.master_port)
@@ -102,6 +105,22 @@ def test_a_number_is_taken_once(head: Head) -> None:
     second.close()
 
 
+def test_a_host_that_calls_again_is_heard_before_its_old_line_ends(head: Head) -> None:
+    first = head.join()
+    assert head.events.get(timeout=5) == Joined(1)
+    second, third = head.join(), head.join()
+    time.sleep(0.2)
+    first.close()
+    assert isinstance(head.events.get(timeout=5), Lost)
+    assert head.events.get(timeout=5) == Joined(1)
+    head.hosts.start(7, 1234)
+    refused, welcome = sorted((second.receive(), third.receive()), key=lambda m: type(m).__name__)
+    assert isinstance(refused, End)
+    assert welcome == Start(7, "127.0.0.1", 1234)
+    second.close()
+    third.close()
+
+
 @pytest.mark.parametrize(
     "noise", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, b'{"type":"Beat"}']
 )
@@ -112,6 +131,31 @@ def test_strangers_are_dropped(head: Head, noise: bytes) -> None:
     line = head.join()
     assert head.events.get(timeout=5) == Joined(1)
     line.close()
+
+
+def test_a_stranger_that_resets_its_connection_leaves_no_traceback(head: Head) -> None:
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", head.settings.master_port)) as stranger:
+            at_once = struct.pack("ii", 1, 0)
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    line = head.join()
+    assert head.events.get(timeout=5) == Joined(1)
+    line.close()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_other_weights_of_the_same_shape_are_another_model(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    settings, digests = Settings(**FLAGS), set()
+    for content in (os.urandom(1 << 20), os.urandom(1 << 20), b"", b"short"):
+        (tmp_path / name).write_bytes(content)
+        digests.add(digest(settings, tmp_path))
+        assert digest(settings, tmp_path) in digests
+    assert len(digests) == 4
+    made_up = Settings(**FLAGS, load_format="dummy")
+    without = digest(made_up, tmp_path)
+    (tmp_path / name).unlink()
+    assert digest(made_up, tmp_path) == without, "nobody reads what is made up"
 
 
 def test_settings_that_contradict_each_other_are_explained() -> None:

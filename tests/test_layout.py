@@ -102,6 +102,7 @@ def test_what_is_not_said_follows_from_the_cards(
         (4, None, 8, "are 0 ranks"),
         (2, 2, 2, "are 4 ranks"),
         (9, None, None, "at most 8 ranks share a layer; .* --pipeline-parallel-size"),
+        (32, 1, None, "--gpus 32x48GB: .* 32 stages, .* --pipeline-parallel-size is at most 16"),
     ],
 )
 def test_each_card_has_a_rank(
@@ -109,3 +110,8 @@ def test_each_card_has_a_rank(
 ) -> None:
     with pytest.raises(StartupError, match=message):
         Split.of(Gpus(count, 48), size, stages)
+
+
+def test_no_number_of_towers_is_taken_for_another() -> None:
+    with pytest.raises(StartupError, match="vision groups of 0 ranks"):
+        Layout.make(REAL, Gpus(4, 48), Split(4, vision_tp=0))

@@ -48,6 +48,21 @@ def test_values_are_those_of_the_last_report() -> None:
     assert exported["internvl_preemptions_total"] == 1
 
 
+def test_what_the_engine_has_counted_is_not_zero_before_it_has_said_so() -> None:
+    """Its next report would be an increase by all that it has ever counted."""
+    view = View()
+    metrics = ApiMetrics(view, MODEL)
+    counters = {f"internvl_{name}_total" for name in COUNTERS}
+    aliases = {alias for own in counters for alias in ALIASES.get(own, ())}
+    named = counters | {f'{alias}{{model_name="my \\"model\\""}}' for alias in aliases}
+    assert len(named) > 15
+    assert not any(name in metrics.render().decode() for name in counters | aliases)
+    assert values(metrics)["internvl_requests_running"] == 0
+    view.latest = Gauges(kv_blocks=12)
+    exported = values(metrics)
+    assert {exported[name] for name in named} == {0}
+
+
 def test_what_the_engine_said_when_it_was_ready() -> None:
     view = View()
     metrics = ApiMetrics(view)

@@ -109,6 +109,9 @@ def test_what_cannot_be_planned_is_one_line() -> None:
         main(["plan", "--model", str(golden.CHECKPOINT)])
     with pytest.raises(SystemExit, match="--pipeline-parallel-size 0: give a number from 1 on"):
         main(["plan", "--model", str(golden.CHECKPOINT), "--pipeline-parallel-size", "0"])
+    with pytest.raises(SystemExit, match="--vision-tensor-parallel-size 0: give a number from 1"):
+        flags = ["--gpus", "4x48GB", "--vision-tensor-parallel-size", "0"]
+        main(["plan", "--model", str(golden.CHECKPOINT), *flags])
 
 
 @pytest.mark.parametrize("quantization", get_args(Quantization))

@@ -35,6 +35,14 @@ def test_rates_are_increases_over_the_time_between() -> None:
     assert change.rate("unheard_of_total") == 0
 
 
+def test_what_an_engine_had_counted_before_it_was_heard_is_no_increase() -> None:
+    engine = View()
+    metrics = ApiMetrics(engine)
+    before = later(metrics, 10.0)
+    engine.latest = Gauges(kv_blocks=1, generated_tokens_total=5000)
+    assert Change(before, later(metrics, 12.0)).rate("generated_tokens_total") == 0
+
+
 def test_quantiles_are_of_what_was_observed_in_between(metrics: ApiMetrics) -> None:
     metrics.step_seconds.observe(2.0)
     before = later(metrics, 0.0)

@@ -52,8 +52,9 @@ class _Server(uvicorn.Server):
         yield
 
     def stop_listening(self) -> None:
-        """Connections that exist go on."""
-        for server in self.servers:
+        """Connections that exist go on. A server that is being started has none, and does not
+        listen."""
+        for server in getattr(self, "servers", ()):
             server.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -12,11 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from server.api.serve import STUCK_CLIENT_S
+from server.api.serve import STUCK_CLIENT_S, Stop, serve
 from server.errors import CheckpointError
+from server.heartbeat import Heartbeat
 from server.messages import Delta, FinishReason
+from server.settings import Settings
 from tests.api.fake_engine import FakeEngine, says, until
 from tests.api.harness import Background, RunningApi, chat
+from tests.golden import CHECKPOINT
 
 
 def streaming(engine: FakeEngine) -> None:
@@ -204,6 +208,21 @@ def test_a_drain_does_not_last_for_ever(tmp_path: Path) -> None:
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "server_shutting_down"
         until(lambda: api.ended)
+
+
+def test_a_drain_ends_a_process_that_is_being_started(tmp_path: Path) -> None:
+    settings = Settings(model=str(CHECKPOINT), api_workers=2, drain_grace_s=0)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    async def run() -> None:
+        stop = Stop()
+        stop.drain.set()
+        process = serve(settings, CHECKPOINT, listener, run_dir=tmp_path, name="api-0", stop=stop)
+        await asyncio.wait_for(process, 10)
+
+    with Heartbeat(tmp_path) as heartbeat, listener:
+        heartbeat.beat()  # so that it waits for the engine
+        asyncio.run(run())
 
 
 def test_a_shutdown_cuts_a_drain_short(tmp_path: Path) -> None:
