@@ -74,6 +74,9 @@ class Way:
             dtype=dtype,
             device=CPU,
         )
+        # Pages that nobody has written are one page of zeros, which never leaves the chip.
+        cache.keys.normal_()
+        cache.values.normal_()
         layers = model.forward
         if backend.repeat is not None and not plain:
             layers = backend.repeat(model.forward, spec.text.max_positions, patience=0)

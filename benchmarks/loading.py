@@ -128,12 +128,15 @@ def load_here(folder: Path, device: str, quantization: str) -> None:
     from server.model.weights import load_model  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
 
+    place = torch.device(device)
+    torch.empty(1, device=place)  # a GPU's context takes time and memory that no loading needs
     before = resource.getrusage(resource.RUSAGE_SELF)
     started = time.perf_counter()
     chosen = Settings.model_validate({"quantization": quantization}).quantization
     spec = ModelSpec.load(folder)
-    place = torch.device(device)
     model = load_model(folder, spec, torch.bfloat16, place, pack=packing(chosen, place))
+    if place.type == "cuda":
+        torch.cuda.synchronize()
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

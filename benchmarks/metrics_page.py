@@ -40,7 +40,7 @@ TOKENS = "internvl_generated_tokens_total"
 class View:
     """An engine that said nothing yet."""
 
-    latest: Gauges = field(default_factory=Gauges)
+    latest: Gauges = field(default_factory=lambda: Gauges(kv_blocks=1))
     ready: Ready | None = None
     restarts: int = 0
 

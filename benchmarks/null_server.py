@@ -23,10 +23,12 @@ class NullServer:
     Args:
         first_s: pause before the first token.
         gap_s: pause between two tokens.
+        usage: whether answers end with their numbers of tokens.
     """
 
     first_s: float = 0.0
     gap_s: float = 0.0
+    usage: bool = True
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """Of the chat requests it got."""
 
@@ -87,8 +89,9 @@ class NullServer:
             if breaks:
                 writer.close()
                 return
-        usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
-        _event(writer, {"choices": [], "usage": usage})
+        if self.usage:
+            usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
+            _event(writer, {"choices": [], "usage": usage})
         _chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Everything that waits for a GPU, in one call of less than ten minutes: benchmarks/gpu/all.sh OUT
-# Each part runs in a process of its own under a time limit; one that fails is noted, the rest goes
-# on. Results: OUT/results.json, OUT/log, OUT/summary. RUN_FLAGS are added to every part.
+# Each part runs in a process of its own under a time limit, at which it is interrupted so that it
+# can say so; one that fails is noted, the rest goes on. Results: OUT/results.json, OUT/log,
+# OUT/summary. RUN_FLAGS are added to every part.
 set -u
 cd "$(dirname "$0")/../.."
 out=$1
@@ -14,7 +15,7 @@ part() { # SECONDS NAME COMMAND...
     shift 2
     printf '\n== %s\n' "$name" >>"$out/log"
     began=$(date +%s)
-    timeout "$limit" "$@" >>"$out/log" 2>&1
+    timeout -s INT -k 5 "$limit" "$@" >>"$out/log" 2>&1
     code=$?
     echo "$name: exit $code, $(($(date +%s) - began)) s" | tee -a "$out/summary"
 }

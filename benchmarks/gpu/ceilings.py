@@ -1,4 +1,5 @@
-"""What the device reaches: a large copy, a large product, and the products of the model by rows.
+"""What the device reaches: a large copy and a large sum, a large product, and the products of the
+model by rows.
 
 The last tell where the library's kernels fall short of the floor and another choice for that number
 of rows would pay.
@@ -27,9 +28,13 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype, *, small: bool) -
     source = torch.empty(size, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
     copy_ms = timed_ms(partial(target.copy_, source), device)
+    # Of wide numbers: a thread asks for a few at a time, and many bytes must be under way.
+    sum_ms = timed_ms(source.view(torch.int64).sum, device)
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     product_ms = timed_ms(partial(torch.matmul, a, b), device)
-    return Ceilings(2 * size / copy_ms * 1e3, 2 * side**3 / product_ms * 1e3)
+    copy_bytes_per_s = 2 * size / copy_ms * 1e3
+    read_bytes_per_s = max(copy_bytes_per_s, size / sum_ms * 1e3)
+    return Ceilings(copy_bytes_per_s, read_bytes_per_s, 2 * side**3 / product_ms * 1e3)
 
 
 def products(spec: ModelSpec, device: torch.device, dtype: torch.dtype, at: Ceilings) -> Rows:
@@ -55,7 +60,7 @@ def products(spec: ModelSpec, device: torch.device, dtype: torch.dtype, at: Ceil
                     torch.nn.functional.linear(x, weight)
 
             ms = timed_ms(multiply, device, 5) / len(weights)
-            read_s = outputs * inputs * dtype.itemsize / at.bytes_per_s
+            read_s = outputs * inputs * dtype.itemsize / at.read_bytes_per_s
             floor_s = max(read_s, 2 * rows * outputs * inputs / at.flops_per_s)
             found.append({"case": f"{name} x {rows}", "ms": ms, "floor_ms": floor_s * 1e3})
     return found

@@ -10,7 +10,6 @@ import statistics
 import time
 from array import array
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -100,14 +99,17 @@ class Engine:
         return statistics.median(after - before for before, after in pairwise(times[4:])) * 1e3
 
     def replay_ms(self, rows: int, context: int) -> float | None:
-        """The graph of such a step on the device, without what the host does around it."""
+        """The graph of such a step on the device, without what the host does around it, uploads of
+        its inputs included."""
         graphs = self.runner._graphs
         if graphs is None:
             return None
         self.decode_ms(rows, context, 6)
         slots, positions = np.arange(rows), np.full(rows, context)
+        replay, _ = graphs._graphs[min(size for size in graphs._sizes if size >= rows)]
         with torch.inference_mode():
-            return timed_ms(partial(graphs.run, slots, positions, None), self.device)
+            graphs.run(slots, positions, None)  # sets the inputs that replays then find
+            return timed_ms(replay, self.device)
 
     def prefill_ms(self, tokens: int, past: int = 0) -> float:
         """The best of three."""

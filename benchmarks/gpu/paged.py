@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -22,9 +23,19 @@ CHECKED: list[Step] = [
 
 
 def attention(
-    backend: Backend, text: TextSpec, step: Step, device: torch.device, dtype: torch.dtype
+    backend: Backend,
+    text: TextSpec,
+    step: Step,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    layers: int = 1,
 ) -> Callable[[], Tensor]:
-    """Repeats the step's attention in one layer; the output is poisoned by nobody before it."""
+    """Repeats the step's attention in one layer; the output is poisoned by nobody before it.
+
+    Args:
+        layers: of the cache, all with the same contents; calls take them in turn.
+    """
     _, query_lens, context_lens = step
     generator = torch.Generator().manual_seed(3)
     size, tokens, rows = backend.block_size, sum(query_lens), len(query_lens)
@@ -36,7 +47,7 @@ def attention(
     each = -(-longest // size)
     tables = torch.randperm(rows * each, generator=generator).view(rows, each)
     cache = KVCache.allocate(
-        num_layers=1,
+        num_layers=layers,
         num_blocks=rows * each,
         block_size=size,
         num_kv_heads=text.num_kv_heads,
@@ -53,6 +64,8 @@ def attention(
         for row, end in enumerate(context_lens):
             places = tables[row][everywhere[:end] // size] * size + everywhere[:end] % size
             stored[places.to(device)] = values[row, :end].to(device, dtype)
+    for every in (cache.keys, cache.values):
+        every[1:] = every[:1]
     batch = backend.batch.build(
         cache,
         positions=torch.cat(positions).to(device),
@@ -62,7 +75,8 @@ def attention(
         block_tables=tables.to(device),
     )
     on_device = q.bfloat16().to(device, dtype)
-    return lambda: batch.attend(0, on_device, cache)
+    turns = cycle(range(layers))
+    return lambda: batch.attend(next(turns), on_device, cache)
 
 
 def read_bytes(text: TextSpec, step: Step, dtype: torch.dtype) -> float:

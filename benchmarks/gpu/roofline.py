@@ -17,8 +17,10 @@ from server.model.spec import ModelSpec
 class Ceilings:
     """What the device reaches."""
 
-    bytes_per_s: float
+    copy_bytes_per_s: float
     """Of a large copy, read and write counted."""
+    read_bytes_per_s: float
+    """Of what only reads: the faster of a large sum and that copy."""
     flops_per_s: float
     """Of a large matrix product on random numbers."""
 
@@ -73,9 +75,9 @@ class Roofline:
         text = self.spec.text
         pairs = tokens * past + tokens * tokens / 2
         attention = 4 * text.num_layers * text.num_heads * text.head_dim * pairs
-        read_s = self.streamed_bytes / self.ceilings.bytes_per_s
+        read_s = self.streamed_bytes / self.ceilings.read_bytes_per_s
         compute_s = (products + attention) / self.ceilings.flops_per_s
-        contexts_s = rows * context * self.kv_token_bytes / self.ceilings.bytes_per_s
+        contexts_s = rows * context * self.kv_token_bytes / self.ceilings.read_bytes_per_s
         return max(read_s, compute_s) + contexts_s
 
     def vision_s(self, pictures: int) -> float:
@@ -89,5 +91,5 @@ class Roofline:
         hidden = self.spec.text.hidden_size
         flops += 2 * self.spec.tokens_per_image * (shuffled * hidden + hidden**2)
         shard = ShardPlan.make(self.spec, 1).ranks[0]
-        read_s = 2 * vision_weights(self.spec, shard) / self.ceilings.bytes_per_s
+        read_s = 2 * vision_weights(self.spec, shard) / self.ceilings.read_bytes_per_s
         return max(read_s, pictures * flops / self.ceilings.flops_per_s)

@@ -4,7 +4,8 @@
 
 Weights are random and made on the device at the full shape of InternVL-Chat-V1-2, so nothing is
 downloaded. Every figure stands beside its floor, from ceilings measured in the same process.
-`all.sh` runs every part in a process of its own, so that one that fails costs no other.
+Each part is stored once it is measured, and `all.sh` runs several processes, so that a part that
+fails costs few others.
 `--device cpu --shape FOLDER` tries the script out on a small model.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,19 +39,23 @@ KERNELS = ("checks", "products", "attention", "ops")
 
 def main(arguments: list[str] | None = None) -> None:
     chosen = build_parser().parse_args(arguments)
-    results: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(chosen).items()}}
+    parts: dict[str, Rows] = {}
+    given = {name: str(value) for name, value in vars(chosen).items()}
+    results: dict[str, Any] = {"arguments": given, "parts": parts}
+    earlier = stored(chosen.out)
     begin = time.perf_counter()
     try:
-        results |= measure(chosen)
-    except Exception as error:
+        for part, rows in measure(chosen, results):
+            parts[part] = rows
+            store(chosen.out, [*earlier, results])
+            show(part, rows)
+    except (Exception, KeyboardInterrupt) as error:
         results["fault"] = f"{type(error).__name__}: {error}"
         raise
     finally:
         results["seconds"] = time.perf_counter() - begin
-        store(chosen.out, results)
-    for part, rows in results["parts"].items():
-        show(part, rows)
-    wrong = failed(results["parts"].get("checks", []))
+        store(chosen.out, [*earlier, results])
+    wrong = failed(parts.get("checks", []))
     raise SystemExit(f"wrong: {wrong}" if wrong else 0)
 
 
@@ -66,32 +72,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+def measure(chosen: argparse.Namespace, results: dict[str, Any]) -> Iterator[tuple[str, Rows]]:
+    """Each part once it is measured; what it is measured on goes into `results`."""
     device, on_cpu = torch.device(chosen.device), chosen.device == "cpu"
     dtype = torch.float32 if on_cpu else torch.bfloat16
     spec = ModelSpec.load(chosen.shape)
     ceilings = measure_ceilings(device, dtype, small=on_cpu)
     roofline = Roofline(spec, ceilings, dtype.itemsize, dtype.itemsize)
     backend = choose_backend(chosen.attention, device, dtype, spec.text.head_dim)
-    found: dict[str, Any] = {
+    results |= {
         "device": "cpu" if on_cpu else torch.cuda.get_device_name(device),
         "torch": torch.__version__,
         "attention": f"{backend.name} ({backend.reason})",
         "ceilings": asdict(ceilings),
-        "parts": {},
     }
-    parts: dict[str, Rows] = found["parts"]
     if "checks" in chosen.parts:
-        parts["checks"] = checks(spec, device)
+        yield "checks", checks(spec, device)
     if "products" in chosen.parts:
-        parts["products"] = products(spec, device, dtype, ceilings)
+        yield "products", products(spec, device, dtype, ceilings)
     if "attention" in chosen.parts:
-        parts["attention"] = attention_times(spec.text, device, dtype, ceilings)
+        yield "attention", attention_times(spec.text, device, dtype, ceilings)
     if "ops" in chosen.parts:
-        parts["ops"] = ops_times(spec, device, dtype, ceilings)
+        yield "ops", ops_times(spec, device, dtype, ceilings)
     wanted = [name for name in SWEEPS if name in chosen.parts]
     if not wanted:
-        return found
+        return
     model = dummy_model(spec, dtype, device)
     free_memory(device)
     blocks = 64
@@ -103,11 +108,10 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     sizes = TINY if on_cpu else SHORT if chosen.short else FULL
     try:
         for name in wanted:
-            parts[name] = SWEEPS[name](engine, roofline, sizes)
-        parts["start"] = [start(engine, device)]
+            yield name, SWEEPS[name](engine, roofline, sizes)
+        yield "start", [start(engine, device)]
     finally:
         engine.close()
-    return found
 
 
 def start(engine: Engine, device: torch.device) -> dict[str, Any]:
@@ -119,18 +123,21 @@ def start(engine: Engine, device: torch.device) -> dict[str, Any]:
     return row
 
 
-def store(folder: Path, results: dict[str, Any]) -> None:
-    """Adds to what earlier processes have found."""
-    folder.mkdir(parents=True, exist_ok=True)
+def stored(folder: Path) -> list[dict[str, Any]]:
+    """What earlier processes have found."""
     path = folder / "results.json"
-    runs = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([*runs, results], indent=2))
+    runs: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    return runs
+
+
+def store(folder: Path, runs: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(runs, indent=2))
 
 
 def show(part: str, rows: Rows) -> None:
-    print(f"-- {part}")
-    for row in rows:
-        print(" | ".join(f"{name} {_text(value)}" for name, value in row.items()))
+    lines = (" | ".join(f"{name} {_text(value)}" for name, value in row.items()) for row in rows)
+    print(f"-- {part}", *lines, sep="\n", flush=True)
 
 
 def _text(value: Any) -> str:

@@ -23,6 +23,9 @@ def timed_ms(
 def _once_on_gpu(work: Callable[[], object]) -> float:
     begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    # About a millisecond, in which launches queue up: a device that waits for each of them would be
+    # timed as slow as the host launches.
+    torch.cuda._sleep(2_000_000)  # type: ignore[no-untyped-call]
     begin.record()
     work()
     end.record()

@@ -42,17 +42,19 @@ def row(point: Point) -> tuple[str, ...]:
 
 
 def compare(a: Result, b: Result) -> str:
-    """B's figures over A's, for each point that both have."""
+    """B's figures over A's, for each point that both have; `-` where there is none."""
     others = {point.title: point for point in b.points}
-    rows = [("point", "figure", "A", "B", "B/A")]
+    rows: list[tuple[str, ...]] = [("point", "figure", "A", "B", "B/A")]
     for point in a.points:
         other = others.get(point.title)
         for name, field, figure in COMPARED if other else ():
             before = _figure(point.summary, field, figure)
             after = _figure(other.summary, field, figure) if other else None
-            if before and after:
-                ratio = f"{after / before:.3f}"
-                rows.append((point.title, name, f"{before:.4g}", f"{after:.4g}", ratio))
+            if before is None and after is None:
+                continue
+            ratio = f"{after / before:.3f}" if before and after is not None else "-"
+            both = ("-" if value is None else f"{value:.4g}" for value in (before, after))
+            rows.append((point.title, name, *both, ratio))
     return _columns(rows)
 
 

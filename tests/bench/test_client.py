@@ -101,3 +101,17 @@ def test_words_are_counted_by_the_server() -> None:
         return words(100)
 
     assert asyncio.run(main()) == 100 - TEMPLATE_TOKENS
+
+
+def test_a_server_that_counts_no_tokens_is_refused() -> None:
+    async def main() -> None:
+        null = NullServer(usage=False)
+        server = Server(await null.start(), MODEL, "none")
+        try:
+            await words_for(server)
+        finally:
+            await server.close()
+            await null.stop()
+
+    with pytest.raises(BenchError, match="reports no usage"):
+        asyncio.run(main())

@@ -93,18 +93,39 @@ def test_the_work_of_others_is_seen() -> None:
     busy = "import time\nend = time.time() + 60\nwhile time.time() < end: pass"
     try:
         server = psutil.Process(idle.pid)
+        began_s = time.monotonic()
         cores = machine.Cores(server)
         other = subprocess.Popen([sys.executable, "-c", busy])
         try:
             # Until it has had half a second, whatever else this machine does.
             while sum(psutil.Process(other.pid).cpu_times()[:2]) < 0.5:
                 time.sleep(0.05)
-            assert cores.foreign() > 0
+            others_s = cores.foreign() * (time.monotonic() - began_s)
+            assert others_s >= 0.4
         finally:
             other.kill()
             other.wait()
         assert machine.memory_bytes(server) > 10**6
         assert machine.idle_cores(server, 0.2) < 0.5
+    finally:
+        idle.kill()
+        idle.wait()
+
+
+def test_our_own_work_is_not_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that does nothing else, which this one need not be."""
+
+    def own_s() -> float:
+        return float(sum(psutil.Process().cpu_times()[:2]))
+
+    monkeypatch.setattr(machine, "_busy_s", own_s)
+    idle = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        began_s, before_s = time.monotonic(), own_s()
+        cores = machine.Cores(psutil.Process(idle.pid))
+        while own_s() < before_s + 0.5:
+            pass
+        assert cores.foreign() * (time.monotonic() - began_s) < 0.1
     finally:
         idle.kill()
         idle.wait()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.run import KERNELS, build_parser, main
-from benchmarks.gpu.sweeps import SWEEPS
+from benchmarks.gpu.sweeps import SWEEPS, Rows
 from tests import golden
 
 ALL = Path(__file__).parents[2] / "benchmarks/gpu/all.sh"
@@ -45,6 +45,28 @@ def test_a_part_that_fails_is_recorded(tmp_path: Path) -> None:
     assert "flash-attn needs a CUDA device" in run["fault"]
 
 
+@pytest.mark.parametrize("fault", [RuntimeError("lost"), KeyboardInterrupt()])
+def test_what_came_before_a_fault_is_kept(
+    fault: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> Rows:
+        assert results(tmp_path)[1]["parts"].keys() == {"decode"}, "a process may be killed here"
+        raise fault
+
+    monkeypatch.setitem(SWEEPS, "prefill", fail)
+    (tmp_path / "results.json").write_text('[{"seconds": 1}]')
+    with pytest.raises(type(fault)):
+        main(["decode", "prefill", "--out", str(tmp_path), *TINY])
+    earlier, run = results(tmp_path)
+    assert earlier == {"seconds": 1}
+    assert run["parts"]["decode"]
+    assert type(fault).__name__ in run["fault"]
+    assert "-- decode" in capsys.readouterr().out
+
+
 def test_one_call_runs_all_and_goes_on_after_failures(tmp_path: Path) -> None:
     """With a python that notes what it was asked for, and fails where it is asked to check."""
     python = tmp_path / "python"
@@ -70,4 +92,5 @@ def test_one_call_runs_all_and_goes_on_after_failures(tmp_path: Path) -> None:
 def test_one_call_takes_less_than_ten_minutes() -> None:
     limits = re.findall(r"^(?:run|part) (\d+) ", ALL.read_text(), re.MULTILINE)
     assert len(limits) >= 8
-    assert sum(map(int, limits)) <= 600, "even where every part runs into its limit"
+    slowest_s = sum(int(limit) + 5 for limit in limits)
+    assert slowest_s <= 600, "even where every part runs into its limit and has to be killed"

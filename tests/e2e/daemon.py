@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ import psutil
 from tests import golden
 
 START_S = 180
+END_S = 20
 MODEL = "tiny-a"
 LOG_S = 10
 ADDRESS = r"on (http://\S+)"
@@ -146,11 +147,31 @@ class Daemon:
         self._end()
 
     def _end(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=20)
-        self._reader.join(timeout=5)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        try:
+            end(self.process)
+        finally:
+            self._reader.join(timeout=5)
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+
+
+def end(process: subprocess.Popen[Any]) -> int:
+    """Ends a daemon; returns its exit status.
+
+    Raises:
+        TimeoutExpired: it did not end, and was killed with all its children.
+    """
+    process.terminate()
+    try:
+        return process.wait(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        supervisor = psutil.Process(process.pid)
+        # Itself first, for it would start others in their place.
+        for one in [supervisor, *supervisor.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+        raise
 
 
 @contextmanager

@@ -25,6 +25,10 @@ class TwoHosts:
         """Takes the worker's network away."""
         ip("-n", self.worker, "link", "set", "group0", "down")
 
+    def mend(self) -> None:
+        """Gives it back, with the address that it had."""
+        ip("-n", self.worker, "link", "set", "group0", "up")
+
 
 def run_in(namespace: str) -> tuple[str, ...]:
     """What a command must begin with to run there."""

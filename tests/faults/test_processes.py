@@ -216,10 +216,15 @@ def test_a_storm_of_disconnects_leaks_nothing(daemon: Daemon) -> None:
             connection.sendall(head.encode() + payload)
             time.sleep(patience_s)
 
+    cancelled = daemon.gauge("internvl_cancellations_total")
     with ThreadPoolExecutor(40) as pool:
-        for _ in range(200):
-            pool.submit(leave, chance.uniform(0, 0.4), chance.choice(bodies))
+        clients = [
+            pool.submit(leave, chance.uniform(0, 0.4), chance.choice(bodies)) for _ in range(200)
+        ]
+    for client in clients:
+        client.result()
     daemon.wait_until_idle()
+    assert daemon.gauge("internvl_cancellations_total") > cancelled
     check_answer(daemon)
 
 

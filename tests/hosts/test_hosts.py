@@ -16,7 +16,7 @@ import pytest
 from tests import golden
 from tests.e2e.conftest import EXACT
 from tests.e2e.conversations import request
-from tests.e2e.daemon import MODEL, START_S, Daemon
+from tests.e2e.daemon import MODEL, START_S, Daemon, end
 from tests.e2e.namespaces import TwoHosts, run_in, two_hosts
 from tests.e2e.streams import check_answer, check_cut, start_streams
 from tests.e2e.test_golden import CASES, check
@@ -41,11 +41,6 @@ def start_worker(hosts: TwoHosts, log: Path, *flags: str) -> subprocess.Popen[by
     command += ["--check-integrity", "--node-rank", "1", *group_flags(hosts), *flags]
     with log.open("ab") as out:
         return subprocess.Popen(command, stderr=out)
-
-
-def end(process: subprocess.Popen[bytes]) -> int:
-    process.terminate()
-    return process.wait(timeout=20)
 
 
 @contextmanager
@@ -143,11 +138,14 @@ def test_a_host_with_other_settings_is_refused(hosts: TwoHosts, tmp_path: Path) 
 
 
 def test_a_host_that_goes_away_is_noticed(hosts: TwoHosts, tmp_path: Path) -> None:
-    with group(hosts, tmp_path / "log") as (daemon, _):
-        streams, threads = start_streams(daemon, 1)
-        hosts.cut()
-        begin_s = time.monotonic()
-        threads[0].join(timeout=25)
-        assert time.monotonic() - begin_s < 20
-        check_cut(streams[0], "engine_died")
-        daemon.logged(rf"node 1 \({hosts.worker_address}\) is lost: silent for 10 s")
+    try:
+        with group(hosts, tmp_path / "log") as (daemon, _):
+            streams, threads = start_streams(daemon, 1)
+            hosts.cut()
+            begin_s = time.monotonic()
+            threads[0].join(timeout=25)
+            assert time.monotonic() - begin_s < 20
+            check_cut(streams[0], "engine_died")
+            daemon.logged(rf"node 1 \({hosts.worker_address}\) is lost: silent for 10 s")
+    finally:
+        hosts.mend()
