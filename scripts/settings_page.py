@@ -13,7 +13,8 @@ FLAGGED = dict(flagged_fields())
 HEAD = """# Settings
 
 Every setting is a flag of `internvl-serve serve` and an environment variable; a flag wins. Switches
-have a `--no-` form, lists are repeated flags or one variable with commas.
+have a `--no-` form, lists are repeated flags or one variable with commas. In a list, blanks around
+an entry and empty entries do not count; one that is given and has no others is refused.
 """
 LIMITS = """
 ## Limits

@@ -51,7 +51,8 @@ class Limits(BaseModel):
     max_images: PositiveInt = Field(64, description="Pictures in a request at most.")
     max_video_bytes: PositiveInt = Field(
         100 * 2**20,
-        description="Largest video file, after base64 decoding; --max-image-pixels bounds a frame.",
+        description="Largest video file, after base64 decoding; --max-image-pixels bounds a frame. "
+        "A data: URL is a part of the body and ends at --max-body-bytes, by default at 48 MiB.",
     )
     video_timeout_s: PositiveFloat = Field(
         20.0, description="Longest work on one video, in seconds."

@@ -19,8 +19,16 @@ from server.limits import Limits
 ENV_PREFIX = "INTERNVL_SERVE_"
 
 
-def _split_commas(value: Any) -> Any:
-    return tuple(value.split(",")) if isinstance(value, str) else value
+def _read_names(value: Any) -> Any:
+    """Repeated flags, or a text with commas, without blanks and what is empty. What is given and
+    names nothing is refused: an empty list means that everybody, or every host, is let in."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names:
+        return names
+    named = tuple(filter(None, (name.strip() if isinstance(name, str) else name for name in names)))
+    if not named:
+        raise ValueError("it is given, but names nothing; leave it out where it shall be empty")
+    return named
 
 
 Quantization = Literal["none", "int8", "fp8", "int4"]
@@ -41,7 +49,7 @@ def _also(name: str, *variables: str) -> AliasChoices:
     return AliasChoices(ENV_PREFIX + name.upper(), *variables, name)
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_names)]
 
 
 class Settings(Limits, BaseSettings):
@@ -211,7 +219,8 @@ class Settings(Limits, BaseSettings):
         repr=False,
         json_schema_extra={"flag": False},
         description="API keys beside those of the file, in the environment only: a flag would show "
-        "them to whoever lists processes. Without any keys everybody may ask.",
+        "them to whoever lists processes. Without any keys everybody may ask; a variable that is "
+        "set and names none is refused.",
     )
     isolate_cache_by_key: bool = Field(
         False, description="Keep caches of prompts and pictures apart for each API key."

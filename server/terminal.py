@@ -65,8 +65,10 @@ class Daemon:
     def _name(self) -> str:
         if self._model is None:
             try:
-                models = self._http.get(f"{self._base_url}/models").raise_for_status().json()
-                self._model = str(models["data"][0]["id"])
+                response = self._http.get(f"{self._base_url}/models")
+                if response.status_code != 200:
+                    raise TerminalError(_message_of(response.text))
+                self._model = str(response.json()["data"][0]["id"])
             except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
                 raise TerminalError(self._unreachable(error)) from None
         return self._model

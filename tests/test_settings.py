@@ -27,6 +27,26 @@ def test_json_and_back_is_the_same() -> None:
     assert Settings(**settings.model_dump(mode="json")) == settings
 
 
+@pytest.mark.parametrize("given", ["a,b", " a , b ,", ",a,,b", ["a ", "b", ""]])
+def test_blanks_and_empty_entries_are_no_names(given: str | list[str]) -> None:
+    assert Settings(served_model_name=given).served_model_name == ("a", "b")
+    assert Settings(api_keys=given).api_keys == ("a", "b")
+
+
+@pytest.mark.parametrize("given", ["", " ", ",", " , ,"])
+@pytest.mark.parametrize("field", ["api_keys", "served_model_name", "allowed_media_domains"])
+def test_a_list_that_names_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, field: str, given: str
+) -> None:
+    """Without keys, or without hosts, everybody and everything is let in: nobody may get there by
+    an empty variable."""
+    monkeypatch.setenv(f"INTERNVL_SERVE_{field.upper()}", given)
+    with pytest.raises(ValidationError, match="it is given, but names nothing"):
+        Settings()
+    monkeypatch.delenv(f"INTERNVL_SERVE_{field.upper()}")
+    assert getattr(Settings(), field) == ()
+
+
 @pytest.mark.parametrize("wanted", ["int4-vision", "vit:int4", "all"])
 def test_the_vision_tower_is_not_quantised(wanted: str) -> None:
     with pytest.raises(ValidationError, match="no longer understands pictures"):

@@ -24,6 +24,10 @@ class FakeDaemon(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.bodies: list[dict[str, Any]] = []
         self.status = 200
+        self.models: tuple[int, dict[str, Any]] = (
+            200,
+            {"data": [{"id": "first"}, {"id": "second"}]},
+        )
         self.events: list[dict[str, Any]] = [
             {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
             {"choices": [{"delta": {"content": "a red "}}]},
@@ -40,7 +44,8 @@ class Handler(BaseHTTPRequestHandler):
     server: FakeDaemon
 
     def do_GET(self) -> None:
-        self._send(json.dumps({"data": [{"id": "first"}, {"id": "second"}]}).encode(), 200)
+        status, body = self.server.models
+        self._send(json.dumps(body).encode(), status)
 
     def do_POST(self) -> None:
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
@@ -166,9 +171,21 @@ def test_what_goes_wrong_is_said_in_one_line(
     fake.status = 200
     fake.events = [{"error": {"message": "the engine died"}}]
     assert run("ask", "x", "--base-url", fake.url) == 1
+    fake.models = 401, {"error": {"message": "Incorrect API key provided."}}
+    assert run("ask", "x", "--base-url", fake.url) == 1
+    fake.models = 200, {"data": []}
+    assert run("ask", "x", "--base-url", fake.url) == 1
     assert run("ask", "x", "--base-url", "http://127.0.0.1:9/v1") == 1
     lines = capsys.readouterr().err.splitlines()
-    expected = ["No such file", "not JSON", "too busy", "the engine died", "no answer from"]
+    expected = [
+        "No such file",
+        "not JSON",
+        "too busy",
+        "the engine died",
+        "Incorrect API key",
+        "no answer from",
+        "no answer from",
+    ]
     assert len(lines) == len(expected)
     for line, words in zip(lines, expected, strict=True):
         assert line.startswith("internvl-serve: ")

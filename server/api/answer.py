@@ -23,6 +23,8 @@ from server.messages import Delta, FinishReason, TokenLogprob
 class ScoredToken:
     token_id: int
     logprob: TokenLogprob
+    at: int = 0
+    """Where in the text it begins, in characters; one that adds none belongs to the last before."""
 
 
 class News(msgspec.Struct, frozen=True):
@@ -117,10 +119,14 @@ class Choice:
             ended or self._ends[self._reported] <= self._detokenizer.released
         ):
             self._reported += 1
-        return [
-            ScoredToken(self.token_ids[at], self.logprobs[at])
-            for at in range(begin, self._reported)
-        ]
+        return list(map(self._scored, range(begin, self._reported)))
+
+    def all_scored(self) -> Sequence[ScoredToken]:
+        return list(map(self._scored, range(len(self.logprobs))))
+
+    def _scored(self, place: int) -> ScoredToken:
+        begin, end = self._ends[place - 1] if place else 0, self._ends[place]
+        return ScoredToken(self.token_ids[place], self.logprobs[place], max(0, min(begin, end - 1)))
 
     def _decode(self, delta: Delta, *, without_last: bool) -> str:
         ids = delta.token_ids[:-1] if without_last else delta.token_ids

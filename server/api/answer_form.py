@@ -20,6 +20,7 @@ from server.api.tool_use import ToolUse
 from server.errors import ApiError, invalid
 from server.frontend.grammar import (
     ANY_OBJECT,
+    check_size,
     choice_grammar,
     free_grammar,
     json_schema_grammar,
@@ -96,9 +97,9 @@ def read_chat_form(request: ChatRequest, tools: ToolUse | None) -> Form | None:
         raise _two_forms(form.param if form else "response_format", tools.param)
     grammar = tool_grammar(
         tools.callable,
+        params=tools.schema_params,
         required=tools.required,
         parallel=tools.parallel,
-        param=tools.param,
         answer_schema=schema.schema if schema else None,
         answer_param=schema.param if schema else "response_format",
     )
@@ -122,6 +123,7 @@ def _grammar(name: str, value: Any, param: str) -> Grammar:
 def _decoded(schema: Mapping[str, Any] | str, param: str) -> Mapping[str, Any]:
     if not isinstance(schema, str):
         return schema
+    check_size(schema, param)
     try:
         value = msgspec.json.decode(schema)
     except (msgspec.DecodeError, RecursionError):

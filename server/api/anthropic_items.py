@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import msgspec
@@ -36,8 +36,9 @@ def chat_body(request: CountRequest) -> ChatBody:
     chat = ChatBody({}, dict(PATHS))
     if request.system is not None:
         _add(chat, "system", _parts(request.system, "system"))
+    call_ids: set[str | None] = set()
     for index, message in enumerate(request.messages):
-        _add_message(chat, message, f"messages[{index}].content")
+        _add_message(chat, message, f"messages[{index}].content", call_ids)
     fields = {
         "model": request.model,
         "tools": [_tool(chat, tool, index) for index, tool in enumerate(request.tools or ())],
@@ -115,8 +116,14 @@ Part = tuple[str, dict[str, Any]]
 """A part of a chat message, and the path of the block that it comes from."""
 
 
-def _add_message(chat: ChatBody, message: AnthropicMessage, path: str) -> None:
-    """One message, with the results of calls in front of it as messages of their own."""
+def _add_message(
+    chat: ChatBody, message: AnthropicMessage, path: str, call_ids: set[str | None]
+) -> None:
+    """One message, with the results of calls in front of it as messages of their own.
+
+    Args:
+        call_ids: of the calls in the messages before it; this one's are added.
+    """
     said: list[AnthropicBlock] = []
     paths: list[str] = []
     calls: list[dict[str, Any]] = []
@@ -125,7 +132,7 @@ def _add_message(chat: ChatBody, message: AnthropicMessage, path: str) -> None:
         here = f"{path}[{index}]"
         if block.type == "tool_result":
             results += 1
-            _add_result(chat, block, here)
+            _add_result(chat, block, here, call_ids)
         elif block.type == "tool_use":
             calls.append(_call(block, here))
         elif block.type not in SKIPPED:
@@ -134,22 +141,21 @@ def _add_message(chat: ChatBody, message: AnthropicMessage, path: str) -> None:
     if said or calls or not results:
         parts = [_part(block, here) for block, here in zip(said, paths, strict=True)]
         _add(chat, message.role, parts, calls)
+    call_ids.update(call["id"] for call in calls)
 
 
-def _add_result(chat: ChatBody, block: AnthropicBlock, path: str) -> None:
+def _add_result(
+    chat: ChatBody, block: AnthropicBlock, path: str, call_ids: Container[str | None]
+) -> None:
     parts = _parts(block.content or (), f"{path}.content")
     _add(chat, "tool", parts)
     call_id = _required(block.tool_use_id, f"{path}.tool_use_id")
-    if call_id not in _call_ids(chat.messages):
+    if call_id not in call_ids:
         raise invalid(
             f"Invalid '{path}.tool_use_id': no 'tool_use' block before it has this id.",
             param=f"{path}.tool_use_id",
         )
     chat.messages[-1]["tool_call_id"] = call_id
-
-
-def _call_ids(messages: Sequence[dict[str, Any]]) -> set[Any]:
-    return {call["id"] for message in messages for call in message.get("tool_calls", ())}
 
 
 def _add(

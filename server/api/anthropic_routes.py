@@ -17,9 +17,8 @@ from server.api.anthropic_parameters import MESSAGES
 from server.api.anthropic_reply import AnthropicReply, error_body
 from server.api.anthropic_request import CountRequest, MessagesRequest
 from server.api.choices import empty_choice
-from server.api.delivery import Work, deliver, handle, ignored_header
+from server.api.delivery import Work, deliver, handle, ignored_header, read_counted
 from server.api.fields import check_model, documented, read_fields
-from server.api.incoming import read_json
 from server.api.paths import as_sent
 from server.api.response_shapes import AnthropicError, AnthropicMessage, AnthropicTokens
 from server.api.responses import json_response
@@ -71,7 +70,7 @@ async def _in_shape(request: Request, work: Awaitable[Response]) -> Response:
 
 
 async def _count(service: Service, request: Request) -> Response:
-    body = await read_json(request, service.bodies)
+    body = await read_counted(service, request)
     service.client.admit(0)
     chat, paths = _translate(service, CountRequest, body)[1:]
     try:

@@ -1,7 +1,9 @@
 """An answer as blocks of text and calls of tools, for the wires that are made of such blocks.
 
 Each block begins, gets its pieces and ends before the next one begins. Every answer has at least
-one block, if only an empty text.
+one block, if only an empty text. Scored tokens are news once, with the text that they begin in,
+whatever the pieces in which both arrive. Those of calls are not reported: the wires have no place
+for them.
 """
 
 from __future__ import annotations
@@ -72,18 +74,28 @@ class Blocks:
         self.all: list[Block] = []
         self._parser = ToolParser() if with_tools else None
         self._open = False
+        self._text_begin = self._text_end = 0
+        """Where in the answer the last block of text begins and ends, in characters."""
+        self._waiting: list[ScoredToken] = []
+        """Tokens of what may be text and has not come out of the parser."""
 
     def push(self, text: str, scored: Sequence[ScoredToken] = ()) -> list[Change]:
-        """Takes the next piece of the answer and says what that changed, in order."""
-        events = self._parser.push(text) if self._parser else [TextPiece(text)]
-        return self._score(self._apply(events), scored)
+        """Takes the next piece of the answer and says what that changed, in order.
+
+        Args:
+            scored: tokens of this text and of the text before it, in order.
+        """
+        self._waiting += scored
+        events = self._parser.push(text) if self._parser else [TextPiece(text, self._text_end)]
+        return self._belated(self._text_end) + self._apply(events)
 
     def finish(self) -> list[Change]:
         """The answer has ended."""
         changes = self._apply(self._parser.finish() if self._parser else [])
         if not self.all:
             changes += self._begin(TextBlock())
-        return changes + self._end(last=True)
+        last = self._waiting[-1].at + 1 if self._waiting else 0
+        return changes + self._belated(last) + self._end(last=True)
 
     def _apply(self, events: Iterable[Event]) -> list[Change]:
         changes: list[Change] = []
@@ -102,22 +114,29 @@ class Blocks:
             assert isinstance(last, CallBlock)
             last.arguments += piece.text
             return [Piece(last, piece.text)]
-        if isinstance(last, TextBlock):
-            last.text += piece.text
-            return [Piece(last, piece.text)]
-        block = TextBlock(piece.text)
-        return [*self._begin(block), Piece(block, piece.text)]
+        begun: list[Change] = []
+        if not isinstance(last, TextBlock):
+            last, self._text_begin = TextBlock(), piece.at
+            begun = self._begin(last)
+        self._text_end = piece.at + len(piece.text)
+        return [*begun, self._say(last, piece.text, self._text_end)]
 
-    def _score(self, changes: list[Change], scored: Sequence[ScoredToken]) -> list[Change]:
-        """Gives tokens to the text that they made. Those of calls are not reported: the wires have
-        no place for them."""
+    def _belated(self, end: int) -> list[Change]:
+        """Tokens of a text that has come before them, as far as `end`."""
         last = self.all[-1] if self._open else None
-        if not scored or not isinstance(last, TextBlock):
-            return changes
-        last.scored += scored
-        if changes and isinstance(piece := changes[-1], Piece):
-            return [*changes[:-1], Piece(last, piece.text, scored)]
-        return [*changes, Piece(last, "", scored)]
+        if not isinstance(last, TextBlock):
+            return []
+        piece = self._say(last, "", end)
+        return [piece] if piece.scored else []
+
+    def _say(self, block: TextBlock, text: str, end: int) -> Piece:
+        """Adds to a text, with its tokens up to `end`; what comes before it is of calls."""
+        count = sum(token.at < end for token in self._waiting)
+        scored = [token for token in self._waiting[:count] if token.at >= self._text_begin]
+        del self._waiting[:count]
+        block.text += text
+        block.scored += scored
+        return Piece(block, text, scored)
 
     def _begin(self, block: Block) -> list[Change]:
         ended = self._end()

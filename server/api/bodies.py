@@ -1,8 +1,9 @@
 """Request bodies: bounded each and all together, read as they come.
 
-What a request brought is counted until the request has ended, because its texts and pictures are
-kept until then. Nobody waits for room: requests that had read half of their bodies could wait for
-each other for ever.
+What a request brought is counted as it arrives and until the request has ended, because its texts
+and pictures are kept until then. A length that is only declared takes no room, or whoever declares
+much and sends nothing would keep all others out; one that does not fit is refused at once. Nobody
+waits for room: requests that had read half of their bodies could wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ class Bodies:
         Raises:
             ApiError: 413, or 429 when other requests hold too much.
         """
-        limit = self.limits.max_body_bytes
+        limit = min(self.limits.max_body_bytes, self.limits.max_total_body_bytes)
         declared = request.headers.get("content-length", "")
         room = _Room(self, limit)
         request.state.at_end.callback(room.release)
         if declared.isdecimal():
-            room.grow_to(int(declared))
+            room.check(int(declared))
         body = bytearray()
         async for piece in request.stream():
             body += piece
             room.grow_to(len(body))
         return bytes(body)
 
-    def take(self, size_bytes: int) -> None:
+    def check(self, size_bytes: int) -> None:
         """Raises:
         ApiError: 429; there is no room for so much more.
         """
@@ -57,6 +58,12 @@ class Bodies:
                 retry_after_s=1,
                 headers=CLOSE,
             )
+
+    def take(self, size_bytes: int) -> None:
+        """Raises:
+        ApiError: as `check`.
+        """
+        self.check(size_bytes)
         self._held.own += size_bytes
 
     def give_back(self, size_bytes: int) -> None:
@@ -71,12 +78,19 @@ class _Room:
         self._limit_bytes = limit_bytes
         self._taken_bytes = 0
 
+    def check(self, size_bytes: int) -> None:
+        """Refuses a body of this size that could not be read now; takes no room."""
+        self._check_limit(size_bytes)
+        self._bodies.check(size_bytes)
+
     def grow_to(self, size_bytes: int) -> None:
+        self._check_limit(size_bytes)
+        self._bodies.take(size_bytes - self._taken_bytes)
+        self._taken_bytes = size_bytes
+
+    def _check_limit(self, size_bytes: int) -> None:
         if size_bytes > self._limit_bytes:
             raise _too_large(self._limit_bytes)
-        if size_bytes > self._taken_bytes:
-            self._bodies.take(size_bytes - self._taken_bytes)
-            self._taken_bytes = size_bytes
 
     def release(self) -> None:
         self._bodies.give_back(self._taken_bytes)

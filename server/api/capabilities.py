@@ -16,6 +16,7 @@ from server.api.chat_parameters import CHAT
 from server.api.completion_parameters import COMPLETIONS
 from server.api.completion_request import CompletionRequest
 from server.api.conversation import VIDEOS_MAX
+from server.api.engine_request import LISTED_IDS_MAX
 from server.api.parameters import Parameter, Table
 from server.api.response_parameters import RESPONSES
 from server.api.response_request import ResponseRequest
@@ -94,6 +95,7 @@ def _limits(service: Service) -> dict[str, Any]:
         "max_video_segments": SEGMENTS_MAX,
         "max_videos": VIDEOS_MAX if video_is_installed() else 0,
         **settings.model_dump(include=set(Limits.model_fields)),
+        "max_listed_token_ids": LISTED_IDS_MAX,
         "max_stop_chars": STOP_CHARS_MAX,
         "max_tools": TOOLS_MAX,
         "max_grammar_bytes": grammar.TEXT_BYTES_MAX,

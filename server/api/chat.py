@@ -17,9 +17,8 @@ from server.api.chat_message import ChatMessage
 from server.api.chat_parameters import CHAT
 from server.api.chat_reply import ChatReply
 from server.api.choices import empty_choice
-from server.api.delivery import Work, deliver, handle, ignored_header
+from server.api.delivery import Work, deliver, handle, ignored_header, read_counted
 from server.api.fields import documented
-from server.api.incoming import read_json
 from server.api.logprobs import LogprobFormat
 from server.api.paths import as_sent
 from server.api.prepare import Prepared
@@ -56,7 +55,7 @@ def chat_routes(service: Service) -> APIRouter:
         responses=answers(InputTokens),
     )
     async def count_input_tokens(request: Request) -> Response:
-        body = await read_json(request, service.bodies)
+        body = await read_counted(service, request)
         chat = parse_chat({"model": service.names[0], **body}, service.names, service.settings)
         service.client.admit(0)
         try:

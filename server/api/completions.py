@@ -24,6 +24,7 @@ from server.api.completion_reply import CompletionReply
 from server.api.completion_request import CompletionRequest, TextPrompt, read_prompts
 from server.api.context import bound_output, check_chars
 from server.api.delivery import Work, deliver, handle, ignored_header
+from server.api.engine_request import TokenLimits
 from server.api.fields import documented
 from server.api.paths import as_sent
 from server.api.service import Service
@@ -55,6 +56,7 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
     _check_count(choices, service.settings.max_waiting_requests)
     max_model_len = service.client.admit(choices).max_model_len
     try:
+        limits = await service.preparer.texts.token_limits(request, len(prompts))
         grammar = await _grammar(service, request)
     except ApiError as failure:
         raise as_sent(failure, COMPLETIONS.canonical(body)[1]) from None
@@ -63,7 +65,7 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
     submits = [
         submit
         for ids in prompt_ids
-        for submit in _submits(service, request, ids, max_model_len, grammar)
+        for submit in _submits(service, request, limits, ids, max_model_len, grammar=grammar)
     ]
     answer = CompletionAnswer(
         prompt_ids,
@@ -88,7 +90,6 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
 
 
 async def _grammar(service: Service, request: CompletionRequest) -> Grammar | None:
-    service.preparer.texts.check(request)
     if request.structured_outputs is None and request.response_format is None:
         return None
     return await service.preparer.form_grammar(lambda: read_request_form(request))
@@ -117,8 +118,10 @@ async def _token_ids(service: Service, prompt: TextPrompt, max_model_len: int) -
 def _submits(
     service: Service,
     request: CompletionRequest,
+    limits: TokenLimits,
     ids: list[int],
     max_model_len: int,
+    *,
     grammar: Grammar | None,
 ) -> list[Submit]:
     # The engine draws one token at least.
@@ -130,7 +133,7 @@ def _submits(
             f"{max_tokens} in the completion). Please reduce the length of either.",
             param="prompt",
         )
-    submits = service.preparer.texts.submits(request, ids, max_tokens, grammar)
+    submits = service.preparer.texts.submits(request, limits, ids, max_tokens, grammar)
     if not request.echo or request.logprobs is None:
         return submits
     return [msgspec.structs.replace(s, prompt_logprobs=request.logprobs) for s in submits]

@@ -114,12 +114,9 @@ def _read_message(message: Message, param: str, media: list[Shown], sampling: Sa
 
 def _read_calls(message: Message, param: str) -> list[str]:
     """Calls of tools in a message of the assistant, as the model writes them."""
-    calls = [call.function for call in message.tool_calls or ()]
-    if message.function_call is not None:
-        calls.append(message.function_call)
-    if calls and message.role != "assistant":
+    if message.calls and message.role != "assistant":
         raise _unsupported("Calls of tools", "messages of this role", f"{param}.role")
-    return [call_text(call.name, call.arguments) for call in calls]
+    return [call_text(call.name, call.arguments) for call in message.calls]
 
 
 def _read_refusal(message: Message, param: str) -> list[str]:

@@ -57,8 +57,7 @@ async def handle(
         patience,
     )
     try:
-        service.quotas.begin(key)
-        request.state.at_end.callback(service.quotas.end, key)
+        _count(service, request)
         _check_wait(service, patience)
         body = await read_json(request, service.bodies)
         record.read(request.headers.get("content-length", ""))
@@ -72,6 +71,23 @@ async def handle(
         raise
 
 
+async def read_counted(service: Service, request: Request) -> dict[str, Any]:
+    """The body of a request that asks nothing of the engine, and counts for its key all the same.
+
+    Raises:
+        ApiError: 429, or as `read_json`.
+    """
+    _count(service, request)
+    return await read_json(request, service.bodies)
+
+
+def _count(service: Service, request: Request) -> None:
+    """Counts a request for its key until it has ended."""
+    key = request.state.key
+    service.quotas.begin(key)
+    request.state.at_end.callback(service.quotas.end, key)
+
+
 def _check_wait(service: Service, patience: Patience) -> None:
     """Refuses at once what could only be refused later."""
     wait_s = service.client.expected_wait_s
@@ -79,9 +95,13 @@ def _check_wait(service: Service, patience: Patience) -> None:
         raise too_busy(wait_s, patience.first_token_s)
 
 
-def ignored_header(table: Table, body: Mapping[str, Any]) -> dict[str, str]:
-    """The header that names fields which were sent and have no effect."""
-    ignored = table.ignored(body)
+def ignored_header(table: Table, body: Mapping[str, Any], *others: str) -> dict[str, str]:
+    """The header that names fields which were sent and have no effect.
+
+    Args:
+        others: that have none beside, or without, another field.
+    """
+    ignored = [*table.ignored(body), *others]
     return {"x-ignored-params": ",".join(ignored)} if ignored else {}
 
 
@@ -112,7 +132,11 @@ async def deliver(service: Service, work: Work, record: ChatRecord) -> Response:
     tenant, submits = record.key.name.encode(), work.submits
     if service.settings.isolate_cache_by_key:
         submits = [isolated(submit, tenant) for submit in submits]
-    submission = service.client.submit(submits, work.pictures, tenant)
+    try:
+        submission = service.client.submit(submits, work.pictures, tenant)
+    except ApiError:
+        service.quotas.give_back(record.key, answer.prompt_tokens)
+        raise
     record.submitted(len(work.pictures))
     with contextlib.ExitStack() as owner:
         owner.callback(lambda: service.quotas.take_answer(record.key, answer.output_tokens))

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -24,6 +25,27 @@ TIER_PRIORITIES = {"flex": 100, "priority": -100, "fast": -100, "scale": -100}
 
 BAD_WORD_CHARS_MAX = 256
 
+LISTED_IDS_MAX = 2**20
+"""Token ids that all choices of a request list together, those of bad words included: the engine
+keeps them for each choice. Sixteen choices may each allow the whole vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimits:
+    """What a request says about single tokens, the same for all of its choices."""
+
+    logit_bias: dict[int, float]
+    allowed_token_ids: list[int] | None
+    bad_words: list[list[int]]
+
+    def counts(self) -> dict[str, int]:
+        """How many ids each field lists."""
+        return {
+            "allowed_token_ids": len(self.allowed_token_ids or ()),
+            "logit_bias": len(self.logit_bias),
+            "bad_words": sum(map(len, self.bad_words)),
+        }
+
 
 class EngineRequests:
     """Writes `Submit` messages for one checkpoint; safe to use from several threads."""
@@ -34,16 +56,26 @@ class EngineRequests:
         from_checkpoint = settings.generation_defaults == "model"
         self._defaults = spec.generation if from_checkpoint else OPENAI_DEFAULTS
 
-    def check(self, request: GenerationRequest) -> None:
-        """Refuses token ids and words that cannot be meant, before anything is done for them.
+    def token_limits(self, request: GenerationRequest, prompts: int = 1) -> TokenLimits:
+        """What `build` needs, read once for all choices. Refuses token ids and words that cannot
+        be meant, before anything is done for them.
+
+        Args:
+            prompts: that the request has; each has choices of its own.
 
         Raises:
-            ApiError: 400 that names the entry.
+            ApiError: 400 that names the entry, or that all choices together list too many ids.
         """
         self.check_ids(request.stop_token_ids or [], "stop_token_ids")
-        self.check_ids(request.allowed_token_ids or [], "allowed_token_ids")
-        self._biases(request)
-        self._bad_words(request)
+        allowed = request.allowed_token_ids
+        self.check_ids(allowed or [], "allowed_token_ids")
+        limits = TokenLimits(
+            self._biases(request),
+            None if allowed is None else list(dict.fromkeys(allowed)),
+            self._bad_words(request),
+        )
+        _check_listed(limits.counts(), prompts * (request.n or 1))
+        return limits
 
     def check_ids(self, token_ids: Sequence[int], param: str) -> None:
         """Raises:
@@ -56,14 +88,17 @@ class EngineRequests:
     def build(
         self,
         request: GenerationRequest,
+        limits: TokenLimits,
         prompt: Prompt,
         digests: Sequence[bytes],
         max_tokens: int,
+        *,
         grammar: Grammar | None = None,
     ) -> list[Submit]:
-        """One message per choice of a request that has passed `check`.
+        """One message per choice.
 
         Args:
+            limits: what `token_limits` read of the request.
             digests: of the prompt's pictures, in order.
             max_tokens: longest answer; at least 1, already cut to the room in the context.
 
@@ -92,19 +127,17 @@ class EngineRequests:
             priority=priority_of(request),
         )
         return [
-            msgspec.structs.replace(shared, sampling=self._with_token_limits(request, sampling))
+            msgspec.structs.replace(
+                shared,
+                sampling=msgspec.structs.replace(
+                    sampling,
+                    logit_bias=limits.logit_bias,
+                    allowed_token_ids=limits.allowed_token_ids,
+                    bad_words=limits.bad_words,
+                ),
+            )
             for sampling in choice_params(request, self._defaults)
         ]
-
-    def _with_token_limits(
-        self, request: GenerationRequest, sampling: SamplingParams
-    ) -> SamplingParams:
-        return msgspec.structs.replace(
-            sampling,
-            logit_bias=self._biases(request),
-            allowed_token_ids=request.allowed_token_ids,
-            bad_words=self._bad_words(request),
-        )
 
     def _stop_ids(self, request: GenerationRequest) -> list[int]:
         own = request.stop_token_ids or []
@@ -122,7 +155,7 @@ class EngineRequests:
 
     def _bad_words(self, request: GenerationRequest) -> list[list[int]]:
         """Each word as tokens at the start of a text and behind a space."""
-        words: list[list[int]] = []
+        words: dict[tuple[int, ...], None] = {}
         for index, word in enumerate(request.bad_words or []):
             bare = word.strip(" ")
             if not 0 < len(bare) <= BAD_WORD_CHARS_MAX:
@@ -132,14 +165,28 @@ class EngineRequests:
                     param=f"bad_words[{index}]",
                 )
             for spelling in (bare, f" {bare}"):
-                ids = self._tokenizer.encode_text(spelling)
-                if ids not in words:
-                    words.append(ids)
-        return words
+                words[tuple(self._tokenizer.encode_text(spelling))] = None
+        return list(map(list, words))
 
     def _no_such_id(self, what: str, param: str) -> ApiError:
         return invalid(
             f"Invalid '{what}': expected ids from 0 to {self._vocab_size - 1}.", param=param
+        )
+
+
+def _check_listed(counts: Mapping[str, int], choices: int) -> None:
+    """Raises:
+    ApiError: 400; all choices together list more ids than this server keeps.
+    """
+    listed = sum(counts.values())
+    if choices * listed > LISTED_IDS_MAX:
+        name = max(counts, key=counts.__getitem__)
+        raise invalid(
+            f"Invalid '{name}': all choices together may list {LISTED_IDS_MAX} token ids in "
+            f"{', '.join(counts)}, but got {choices} choices of {listed} ids. Send fewer ids, "
+            "prompts or choices.",
+            param=name,
+            code="array_above_max_length",
         )
 
 

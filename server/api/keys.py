@@ -59,6 +59,7 @@ class KeyRing:
 
     Raises:
         StartupError: the file cannot be used; the message names the line and not what is in it.
+            Or a given key is empty, which a request without a key would match.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class KeyRing:
         limits: KeyLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not all(key.strip() for key in given):
+            raise StartupError("an API key is empty: take it out of INTERNVL_SERVE_API_KEYS")
         self._limits = limits
         self._given = {
             _digest(key): Key(f"key-{number}", limits) for number, key in enumerate(given, 1)
@@ -118,11 +121,11 @@ def _presented(headers: Sequence[tuple[bytes, bytes]]) -> str:
         for name, value in headers
         if name in (b"authorization", b"x-api-key")
     ]
-    if not tokens:
-        raise _refusal("You didn't provide an API key.")
     bare = {token[7:].strip() if token[:7].lower() == "bearer " else token for token in tokens}
     if len(bare) > 1:
         raise _refusal("You provided several API keys.")
+    if not any(bare):
+        raise _refusal("You didn't provide an API key.")
     return bare.pop()
 
 

@@ -72,8 +72,8 @@ class Table:
 
     def ignored(self, body: Mapping[str, Any]) -> list[str]:
         """Fields that were sent and have no effect, as far as a header can name them."""
-        names = [name for name, value in _fields(body) if self._is_ignored(name, value)]
-        return [name for name in names if NAMEABLE.fullmatch(name)][:NAMED_MAX]
+        names = (name for name, value in _fields(body) if self._is_ignored(name, value))
+        return [name for name in dict.fromkeys(names) if NAMEABLE.fullmatch(name)][:NAMED_MAX]
 
     def unknown(self, body: Mapping[str, Any]) -> str | None:
         """Name of the first field that was sent and stands in no row."""
@@ -129,15 +129,17 @@ OPENED = (
 
 
 def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(name, value) of whatever was sent and is not null; fields of opened objects by dotted name,
-    and those of messages once each."""
+    """(name, value) of whatever was sent and is not null; fields of opened objects, of messages and
+    of the parts of contents by dotted name. Of the items of a response only the contents: what else
+    is in them came with a former answer."""
     for name, value in body.items():
-        if value is None:
-            continue
-        yield from _opened(name, value)
-    messages = body.get("messages")
-    if isinstance(messages, list):
-        yield from _message_fields(messages)
+        if value is not None:
+            yield from _opened(name, value)
+    for message in _objects(body.get("messages")):
+        yield from _inner("messages", message)
+        yield from _content_fields("messages", message)
+    for item in _objects(body.get("input")):
+        yield from _content_fields("input", item)
 
 
 def _opened(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -148,20 +150,19 @@ def _opened(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _message_fields(messages: list[Any]) -> Iterator[tuple[str, Any]]:
-    seen: dict[str, Any] = {}
-    for message in messages:
-        if not isinstance(message, dict):
-            continue
-        seen |= {f"messages.{key}": value for key, value in message.items() if value is not None}
-        parts = message.get("content")
-        for part in parts if isinstance(parts, list) else ():
-            if not isinstance(part, dict):
-                continue
-            seen |= {f"messages.content.{k}": v for k, v in part.items() if v is not None}
-            for name in ("image_url", "video_url"):
-                shown = part.get(name)
-                if isinstance(shown, dict):
-                    inner = {k: v for k, v in shown.items() if v is not None}
-                    seen |= {f"messages.content.{name}.{k}": v for k, v in inner.items()}
-    yield from seen.items()
+def _content_fields(name: str, message: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for part in _objects(message.get("content")):
+        yield from _inner(f"{name}.content", part)
+        for shown in ("image_url", "video_url"):
+            if isinstance(inner := part.get(shown), dict):
+                yield from _inner(f"{name}.content.{shown}", inner)
+
+
+def _inner(name: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{name}.{key}", value) for key, value in fields.items() if value is not None)
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Those in a list; none where it is no list."""
+    if isinstance(value, list):
+        yield from (entry for entry in value if isinstance(entry, dict))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,10 +17,12 @@ from server.api.answer_form import Form, read_chat_form
 from server.api.context import ContextCheck, bound_output, check_chars
 from server.api.conversation import Conversation, read_conversation
 from server.api.engine_request import EngineRequests
+from server.api.incoming import value_count
 from server.api.media import MediaLoader
-from server.api.schemas import ChatRequest
+from server.api.schemas import ChatRequest, Message
 from server.api.text_prompts import INLINE_CHARS_MAX, TextPrompts, check_countable
 from server.api.tool_use import ToolUse, read_tool_use
+from server.errors import invalid
 from server.frontend.grammar_check import GrammarChecker
 from server.frontend.prompt import Prompt, PromptBuilder
 from server.frontend.template import Ending, ImageLayout
@@ -92,9 +94,9 @@ class Preparer:
         Raises:
             ApiError: 400 for whatever the caller must change.
         """
-        self._engine_requests.check(request)
+        limits = await self.texts.token_limits(request)
         tools = read_tool_use(request)
-        conversation = _conversation(request, tools)
+        conversation = self._conversation(request, tools)
         self._context.check_size(conversation, max_model_len)
         check_chars(conversation.text_chars, self._limits.max_text_chars, "messages")
         grammar = await self._grammar(request, tools)
@@ -105,7 +107,9 @@ class Preparer:
         max_tokens = bound_output(self._limits, asked, room, request.n or 1, name)
         loaded = await self._media.load(conversation.media)
         digests = [digest for digest, _ in loaded]
-        submits = self._engine_requests.build(request, prompt, digests, max_tokens, grammar)
+        submits = self._engine_requests.build(
+            request, limits, prompt, digests, max_tokens, grammar=grammar
+        )
         return Prepared(prompt, submits, [pixels for _, pixels in loaded], tools)
 
     async def prompt(self, request: ChatRequest) -> Prompt:
@@ -114,14 +118,14 @@ class Preparer:
         Raises:
             ApiError: 400, also for one that is so long that nobody can need its count.
         """
-        conversation = _conversation(request, read_tool_use(request))
+        conversation = self._conversation(request, read_tool_use(request))
         pictures = self._context.picture_tokens(conversation)
         check_countable(conversation.text_chars + pictures, "messages")
         return await self._tokenise(conversation, _layout(request), _ending(request))
 
     async def fits(self, request: ChatRequest, tokens_max: int) -> bool:
         """Whether the prompt has so many tokens at most."""
-        conversation = _conversation(request, read_tool_use(request))
+        conversation = self._conversation(request, read_tool_use(request))
         if self._context.tokens_at_least(conversation) > tokens_max:
             return False
         prompt = await self._tokenise(conversation, _layout(request), _ending(request))
@@ -148,6 +152,12 @@ class Preparer:
         self._checker.check(form.grammar, form.param)
         return form.grammar
 
+    def _conversation(self, request: ChatRequest, tools: ToolUse | None) -> Conversation:
+        _check_arguments(request.messages, self._limits)
+        conversation = read_conversation(request.messages, request.sampling_of_videos)
+        suffix = system_block(tools.shown) if tools else ""
+        return dataclasses.replace(conversation, system_suffix=suffix)
+
     async def _tokenise(
         self, conversation: Conversation, layout: ImageLayout, ending: Ending
     ) -> Prompt:
@@ -163,10 +173,18 @@ class Preparer:
         return await asyncio.get_running_loop().run_in_executor(self._text_thread, build)
 
 
-def _conversation(request: ChatRequest, tools: ToolUse | None) -> Conversation:
-    conversation = read_conversation(request.messages, request.sampling_of_videos)
-    suffix = system_block(tools.shown) if tools else ""
-    return dataclasses.replace(conversation, system_suffix=suffix)
+def _check_arguments(messages: Sequence[Message], limits: Limits) -> None:
+    """Arguments of calls are JSON in a string: what bounds texts and bodies bounds them before they
+    are decoded."""
+    texts = [call.arguments for message in messages for call in message.calls]
+    check_chars(sum(map(len, texts)), limits.max_text_chars, "messages")
+    if sum(value_count(text.encode()) for text in texts) > limits.max_json_values:
+        raise invalid(
+            "Invalid 'messages': the arguments of calls have more than "
+            f"{limits.max_json_values} commas and brackets, the limit of this server.",
+            param="messages",
+            code="invalid_json",
+        )
 
 
 def _ending(request: ChatRequest) -> Ending:

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.api.chunks import offering_chunks
 from server.board import Tally
-from server.errors import ApiError, headers_too_large, invalid
+from server.errors import CLOSE, ApiError, headers_too_large, invalid
 from server.limits import Limits
 
 LINGER_S = 2.0
@@ -163,15 +163,18 @@ class GuardedH11Protocol(H11Protocol):
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = msgspec.json.encode(failure.body())
-            headers = [
-                ("content-type", "application/json"),
-                ("content-length", str(len(body))),
-                ("x-request-id", f"req-{uuid.uuid4().hex}"),
-                ("x-should-retry", "true" if failure.status == 503 else "false"),
-                ("connection", "close"),
-            ]
+            headers = {
+                "content-type": "application/json",
+                "content-length": str(len(body)),
+                "x-request-id": f"req-{uuid.uuid4().hex}",
+                "x-should-retry": "true" if failure.status == 503 else "false",
+                **failure.headers,
+                **CLOSE,
+            }
             reason = http.HTTPStatus(failure.status).phrase.encode()
-            response = h11.Response(status_code=failure.status, headers=headers, reason=reason)
+            response = h11.Response(
+                status_code=failure.status, headers=list(headers.items()), reason=reason
+            )
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
             self.transport.write_eof()

@@ -107,6 +107,10 @@ class Quotas:
                 raise _exceeded(f"{bucket.per_minute} tokens per minute", wait_s)
             bucket.take(tokens, now_s)
 
+    def give_back(self, key: Key, tokens: int) -> None:
+        """Those of a prompt that was not taken after all."""
+        self.take_answer(key, -tokens)
+
     def take_answer(self, key: Key, tokens: int) -> None:
         with self._turn():
             if (bucket := self._account(key).tokens) is not None:

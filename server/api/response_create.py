@@ -13,9 +13,8 @@ from starlette.responses import Response
 from server.api.access import ChatRecord
 from server.api.answer import Answer
 from server.api.choices import empty_choice
-from server.api.delivery import Work, deliver, handle, ignored_header
+from server.api.delivery import Work, deliver, handle, ignored_header, read_counted
 from server.api.fields import documented
-from server.api.incoming import read_json
 from server.api.logprobs import LogprobFormat
 from server.api.response_object import ResponseObject
 from server.api.response_parameters import RESPONSES
@@ -47,7 +46,7 @@ def add_create_routes(router: APIRouter, service: Service) -> None:
         responses=answers(InputTokens),
     )
     async def count_input_tokens(request: Request) -> Response:
-        body = await read_json(request, service.bodies)
+        body = await read_counted(service, request)
         wanted = _read(service, {"model": service.names[0], "input": [], **body})
         max_model_len = service.client.admit(0).max_model_len
         history = await history_of(service.responses, owner_of(request), wanted)
@@ -107,7 +106,7 @@ async def _respond(service: Service, body: Mapping[str, Any], record: ChatRecord
         answer,
         reply,
         stream=bool(request.stream),
-        headers=ignored_header(RESPONSES, body),
+        headers=ignored_header(RESPONSES, body, *request.idle),
         pictures=prepared.pictures,
     )
     return await deliver(service, work, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from server.api.chat_parameters import GENERATION_ROWS
+from server.api.chat_parameters import GENERATION_ROWS, ONE_SIZE
 from server.api.parameters import Parameter, Support, Table
 
 honoured = partial(Parameter, support=Support.HONOURED)
@@ -17,6 +17,18 @@ ROWS = (
         meaning="A text, or items: `message`, `function_call`, `function_call_output`.",
         differs="`reasoning` items are skipped, other types refused.",
     ),
+    honoured(
+        "input.content.type",
+        meaning="`input_text`, `input_image`, `output_text`, `refusal`, or their chat names.",
+    ),
+    honoured("input.content.text", meaning="Text, never a control token."),
+    honoured("input.content.refusal", meaning="Text."),
+    honoured("input.content.image_url", meaning="An address, or an object with one."),
+    honoured("input.content.image_url.url", meaning="A `data:` URL."),
+    ignored("input.content.image_url.detail", meaning=ONE_SIZE, neutral=("auto", "low")),
+    ignored("input.content.detail", meaning=ONE_SIZE, neutral=("auto", "low")),
+    ignored("input.content.annotations", meaning="Not shown to the model.", neutral=([],)),
+    ignored("input.content.logprobs", meaning="Not shown to the model.", neutral=([],)),
     honoured("instructions", meaning="The system message; not taken over to the next response."),
     honoured(
         "previous_response_id",
@@ -35,7 +47,10 @@ ROWS = (
     honoured("tool_choice", meaning="`none`, `auto`, `required`, a function, or `allowed_tools`."),
     honoured("parallel_tool_calls", meaning="false: one call at most."),
     honoured("include", meaning="`message.output_text.logprobs`; the others have nothing to add."),
-    honoured("top_logprobs", meaning="So many of the likeliest tokens, with `include`."),
+    honoured(
+        "top_logprobs",
+        meaning="So many of the likeliest tokens, with `include`; without it no effect.",
+    ),
     honoured("truncation", meaning="`auto` drops the oldest items of what is too long."),
     ignored("reasoning", meaning="The model does not reason apart."),
     ignored("max_tool_calls", meaning="There are no built-in tools to count."),

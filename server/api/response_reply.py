@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from server.api.answer import Answer, News, ScoredToken
+from server.api.answer import Answer, News
 from server.api.blocks import Begin, Block, Blocks, CallBlock, Change, End, Piece
 from server.api.logprobs import LogprobFormat
 from server.api.response_object import OutputItem, ResponseObject
@@ -46,7 +46,7 @@ class ResponseReply:
 
     def body(self) -> dict[str, Any]:
         choice = self._answer.choices[0]
-        self._blocks.push(choice.text, list(map(ScoredToken, choice.token_ids, choice.logprobs)))
+        self._blocks.push(choice.text, choice.all_scored())
         self._blocks.finish()
         self._items = [OutputItem(block, self._logprobs) for block in self._blocks.all]
         return self._ended()

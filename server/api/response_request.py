@@ -70,7 +70,7 @@ class ResponseToolChoice(Model):
     type: str
     name: str | None = None
     mode: Literal["auto", "required"] | None = None
-    tools: list[FunctionTool] | None = None
+    tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=TOOLS_MAX)] | None = None
 
 
 def _word_as_object(value: Any) -> Any:
@@ -112,7 +112,7 @@ class ResponseRequest(GenerationRequest):
         None, ge=1, description="Default: the room left in the context."
     )
     top_logprobs: int | None = Field(None, ge=0, le=TOP_LOGPROBS_MAX)
-    include: list[Include] | None = None
+    include: Annotated[list[Include], Field(fail_fast=True)] | None = None
     text: TextOptions | None = None
     tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=TOOLS_MAX)] | None = None
     tool_choice: Annotated[
@@ -131,3 +131,8 @@ class ResponseRequest(GenerationRequest):
     @property
     def with_logprobs(self) -> bool:
         return LOGPROBS in (self.include or ())
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Fields that have no effect without others."""
+        return ("top_logprobs",) if self.top_logprobs and not self.with_logprobs else ()

@@ -127,7 +127,7 @@ def _order(text: str | None) -> Literal["asc", "desc"]:
 def _limit(text: str | None) -> int:
     if text is None:
         return PAGE_DEFAULT
-    if not text.isdecimal() or not 1 <= int(text) <= PAGE_MAX:
+    if not (len(text) < 10 and text.isdecimal() and 1 <= int(text) <= PAGE_MAX):
         raise invalid(
             f"Invalid value for 'limit': expected a number from 1 to {PAGE_MAX}.", param="limit"
         )

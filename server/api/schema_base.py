@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 INT64_MAX = 2**63 - 1
 INT32_MAX = 2**31 - 1
@@ -25,6 +25,19 @@ class Model(BaseModel):
 def expected(what: str) -> PydanticCustomError:
     """The objection to a value of a type that `what` does not name."""
     return PydanticCustomError("expected", "{what}", {"what": what})
+
+
+def at_most(entries: int) -> BeforeValidator:
+    """Refuses a larger object before any of its entries is looked at: pydantic would object to each
+    of them."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > entries:
+            context = {"field_type": "Object", "max_length": entries, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", context)
+        return value
+
+    return BeforeValidator(check)
 
 
 def string_as_list(value: Any) -> Any:

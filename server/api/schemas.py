@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from server.api.media_schemas import AnyImageUrl, AnyVideoUrl, MediaOptions, PictureOptions
-from server.api.schema_base import INT32_MAX, INT64_MAX, Model, expected, string_as_list
+from server.api.schema_base import INT32_MAX, INT64_MAX, Model, at_most, expected, string_as_list
 from server.api.tool_schemas import (
     TOOLS_MAX,
     AnyFunctionCall,
@@ -61,12 +61,20 @@ class Message(Model):
     ] = None
     name: str | None = None
     refusal: str | None = Field(None, description="Text of the assistant, behind its content.")
-    tool_calls: Annotated[list[ToolCallMessage], Field(max_length=TOOLS_MAX)] | None = None
+    tool_calls: (
+        Annotated[list[ToolCallMessage], Field(fail_fast=True, max_length=TOOLS_MAX)] | None
+    ) = None
     function_call: CalledFunction | None = Field(None, description="Older form of tool_calls.")
     tool_call_id: str | None = None
     prefix: bool | None = Field(
         None, description="On the last message: continue it, as continue_final_message does."
     )
+
+    @property
+    def calls(self) -> list[CalledFunction]:
+        """Of tools, old and new fields alike."""
+        calls = [call.function for call in self.tool_calls or ()]
+        return calls if self.function_call is None else [*calls, self.function_call]
 
 
 class StreamOptions(Model):
@@ -110,9 +118,9 @@ class GenerationRequest(Model):
     return_token_ids: bool | None = Field(
         None, description="Send the ids of the prompt and of the answer too (vLLM)."
     )
-    logit_bias: Annotated[dict[str, Bias], Field(max_length=BIASES_MAX)] | None = Field(
-        None, description="Token ids, and what is added to their logits."
-    )
+    logit_bias: (
+        Annotated[dict[str, Bias], Field(max_length=BIASES_MAX), at_most(BIASES_MAX)] | None
+    ) = Field(None, description="Token ids, and what is added to their logits.")
     min_tokens: int | None = Field(
         None, ge=0, le=INT32_MAX, description="No stop token is drawn before so many (vLLM)."
     )
@@ -147,7 +155,7 @@ class GenerationRequest(Model):
     request_id: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Becomes part of the id (vLLM)."
     )
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16), at_most(16)] | None = None
 
     @property
     def scored_alternatives(self) -> int | None:
@@ -190,7 +198,7 @@ class ChatRequest(GenerationRequest):
     continue_final_message: bool | None = Field(
         None, description="The answer goes on with the last message (vLLM)."
     )
-    modalities: list[str] | None = None
+    modalities: Annotated[list[str], Field(fail_fast=True)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
         None
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from server.api.engine_request import EngineRequests
+from server.api.engine_request import EngineRequests, TokenLimits
 from server.api.schemas import GenerationRequest
 from server.errors import context_length_exceeded, invalid
 from server.frontend.prompt import Prompt
@@ -86,22 +87,26 @@ class TextPrompts:
         """
         self._requests.check_ids(token_ids, param)
 
-    def check(self, request: GenerationRequest) -> None:
-        """Raises:
-        ApiError: 400 for token ids and words that cannot be meant.
-        """
-        self._requests.check(request)
+    async def token_limits(self, request: GenerationRequest, prompts: int = 1) -> TokenLimits:
+        """As `EngineRequests.token_limits`; many long words are tokenised in the thread."""
+        read = functools.partial(self._requests.token_limits, request, prompts)
+        if sum(map(len, request.bad_words or ())) <= INLINE_CHARS_MAX:
+            return read()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 
     def submits(
         self,
         request: GenerationRequest,
+        limits: TokenLimits,
         token_ids: list[int],
         max_tokens: int,
         grammar: Grammar | None,
     ) -> list[Submit]:
-        """One message per choice of a request that has passed `check`.
+        """One message per choice.
 
         Args:
+            limits: what `token_limits` read of the request.
             max_tokens: longest completion; at least 1, already within the context.
         """
-        return self._requests.build(request, Prompt(token_ids, ()), (), max_tokens, grammar)
+        prompt = Prompt(token_ids, ())
+        return self._requests.build(request, limits, prompt, (), max_tokens, grammar=grammar)

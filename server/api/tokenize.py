@@ -14,9 +14,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.delivery import ignored_header
+from server.api.delivery import ignored_header, read_counted
 from server.api.fields import check_model, documented, read_fields
-from server.api.incoming import read_json
 from server.api.parameters import Table
 from server.api.responses import json_response
 from server.api.service import Service
@@ -43,7 +42,7 @@ def tokenize_routes(service: Service) -> APIRouter:
         responses=answers(Tokens),
     )
     async def tokenize(request: Request) -> Response:
-        body = await read_json(request, service.bodies)
+        body = await read_counted(service, request)
         fields = _read(service, TokenizeRequest, TOKENIZE, body)
         max_model_len = service.client.admit(0).max_model_len
         ids = await _tokens(service, fields, body)
@@ -65,7 +64,7 @@ def tokenize_routes(service: Service) -> APIRouter:
         responses=answers(Detokenized),
     )
     async def detokenize(request: Request) -> Response:
-        body = await read_json(request, service.bodies)
+        body = await read_counted(service, request)
         fields = _read(service, DetokenizeRequest, DETOKENIZE, body)
         service.preparer.texts.check_ids(fields.tokens, "tokens")
         detokenizer = Detokenizer(

@@ -100,10 +100,18 @@ class ResponseFormat(Model):
     )
 
 
+def _text_or_object(value: Any) -> Any:
+    if value is not None and not isinstance(value, str | dict):
+        raise expected("a string or an object")
+    return value
+
+
 class StructuredOutputs(Model):
     """At most one of them (vLLM)."""
 
-    json_: dict[str, Any] | str | None = Field(None, alias="json", description="A JSON schema.")
+    json_: Annotated[dict[str, Any] | str | None, BeforeValidator(_text_or_object)] = Field(
+        None, alias="json", description="A JSON schema."
+    )
     regex: str | None = None
     choice: (
         Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=CHOICES_MAX)] | None

@@ -39,6 +39,14 @@ class ToolUse:
     param: str
     """Path of the tools in the request."""
 
+    @property
+    def schema_params(self) -> list[str]:
+        """Where in the request the schemas of the callable tools stand."""
+        inner = "parameters" if self.legacy else "function.parameters"
+        names = {tool.name for tool in self.callable}
+        sent = (index for index, tool in enumerate(self.shown) if tool.name in names)
+        return [f"{self.param}[{index}].{inner}" for index in sent]
+
 
 def read_tool_use(request: ChatRequest) -> ToolUse | None:
     """None when no tools were sent or none may be called.

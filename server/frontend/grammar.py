@@ -24,7 +24,8 @@ REGEX_CHARS_MAX = 4096
 JSON_OPTIONS = {"whitespace_pattern": r"( |\n {0,32})", "coerce_one_of": True}
 """`oneOf` is read as `anyOf`: which alternative an unfinished answer will match is not known."""
 
-LARK_EXPRESSION = re.compile(r"/((?:[^/\\\n]|\\.)+)/")
+LARK_EXPRESSION = re.compile(r"/((?:[^/\\\n]|\\.)+)(/?)")
+"""Also one that is never closed: no other begins inside it, so a text is read once."""
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
@@ -35,12 +36,12 @@ def json_schema_text(schema: Mapping[str, Any], param: str) -> str:
     Raises:
         ApiError: 400 `invalid_schema` that names the keyword and its JSON pointer.
     """
-    check_schema(schema, param)
     try:
         text = json.dumps({**schema, "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
     except RecursionError:
         raise objection("nesting", "#", "is too deep", param) from None
-    _check_size(text, param)
+    check_size(text, param)
+    check_schema(schema, param)
     return text
 
 
@@ -71,14 +72,22 @@ def choice_grammar(choices: Sequence[str], param: str) -> Grammar:
                 code="empty_string",
             )
     text = "start: " + " | ".join(map(literal, choices))
-    _check_size(text, param)
+    check_size(text, param)
     return Grammar(GrammarKind.LARK, text)
 
 
 def free_grammar(text: str, param: str) -> Grammar:
     """A grammar that the client wrote, in Lark's notation or in llama.cpp's GBNF."""
-    _check_size(text, param)
-    _check_repeats(LARK_EXPRESSION.findall(text), param)
+    check_size(text, param)
+    expressions = [body for body, end in LARK_EXPRESSION.findall(text) if end]
+    if any(len(expression) > REGEX_CHARS_MAX for expression in expressions):
+        raise invalid(
+            f"Invalid grammar in '{param}': expected expressions of at most {REGEX_CHARS_MAX} "
+            "characters.",
+            param=param,
+            code="invalid_grammar",
+        )
+    _check_repeats(expressions, param)
     # The converter takes seconds over thousands of empty lines.
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     try:
@@ -96,6 +105,18 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def check_size(text: str, param: str) -> None:
+    """Raises:
+    ApiError: 400 `invalid_schema`; no grammar is made of so much.
+    """
+    if len(text) > TEXT_BYTES_MAX or len(text.encode()) > TEXT_BYTES_MAX:
+        raise invalid(
+            f"Invalid '{param}': expected at most {TEXT_BYTES_MAX} bytes.",
+            param=param,
+            code="invalid_schema",
+        )
+
+
 def _check_repeats(expressions: Sequence[str], param: str) -> None:
     """Some that can be built cannot be followed."""
     if any(written_out(expression) > SIZE_MAX for expression in expressions):
@@ -104,13 +125,4 @@ def _check_repeats(expressions: Sequence[str], param: str) -> None:
             f"than {SIZE_MAX}.",
             param=param,
             code="invalid_grammar",
-        )
-
-
-def _check_size(text: str, param: str) -> None:
-    if len(text.encode()) > TEXT_BYTES_MAX:
-        raise invalid(
-            f"Invalid '{param}': expected at most {TEXT_BYTES_MAX} bytes.",
-            param=param,
-            code="invalid_schema",
         )

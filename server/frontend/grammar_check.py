@@ -90,13 +90,14 @@ class GrammarChecker:
         Raises:
             ApiError: 503; the checker is closed.
         """
+        question = msgspec.json.encode(grammar) + b"\n"
         with self._turn:
-            process = self._running()
-            assert process.stdin is not None
-            process.stdin.write(msgspec.json.encode(grammar) + b"\n")
-            process.stdin.flush()
-            said = _line(process, self._timeout_s)
-            if said is None or said == b"":
+            try:
+                said = self._say(question)
+            except OSError:  # the process has ended since the question before
+                self._end()
+                said = self._say(question)
+            if not said:
                 self._end()
         if self._closed:
             raise shutting_down()
@@ -107,6 +108,13 @@ class GrammarChecker:
         words = said.decode().strip()
         known = (reason for sign, reason in REASONS.items() if sign in words)
         return next(known, "it is not valid") if words else ""
+
+    def _say(self, question: bytes) -> bytes | None:
+        process = self._running()
+        assert process.stdin is not None
+        process.stdin.write(question)
+        process.stdin.flush()
+        return _line(process, self._timeout_s)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._closed:
@@ -132,7 +140,8 @@ class GrammarChecker:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                pipe.close()
+                with contextlib.suppress(OSError):  # what could not be written to it
+                    pipe.close()
 
 
 def _line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes | None:
@@ -149,7 +158,7 @@ def _advice(grammar: Grammar) -> str:
     """Which keyword to look at, where the grammar holds JSON schemas."""
     for schema in _schemas(grammar):
         if found := costliest(schema):
-            return f"; see '{found[0]}' at '{found[1][:128]}' first"
+            return f"; see '{found[0]}' at '{found[1]}' first"
     return ""
 
 

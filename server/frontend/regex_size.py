@@ -7,26 +7,22 @@ levels of a thousand can be built in no time and not be followed. This counts wi
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 SIZE_MAX = 20_000
 """Characters of an expression with all its repeats written out."""
 
-TOKEN = re.compile(
-    r"""
-    \\.                             # an escaped character
-    | \[ \^? \]? (?: \\. | [^]\\] )* \]   # a class
-    | \{ (?P<least>\d+) (?P<comma>,)? (?P<most>\d*) \}
-    | .
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+CLASS = r"\[ \^? \]? (?: \\. | [^]\\] )* (?: \] | (?P<unclosed>) )"
+OTHERS = r"\\. | \{ (?P<least>\d+) (?: , (?P<most>\d*) )? \} | ."
+TOKEN = re.compile(f"{CLASS} | {OTHERS}", re.VERBOSE | re.DOTALL)
+OUTSIDE_CLASSES = re.compile(OTHERS, re.VERBOSE | re.DOTALL)
 
 
 def written_out(pattern: str) -> int:
     """Characters and classes of a pattern with its repeats written out; no more than a little
     above `SIZE_MAX` is counted."""
-    sizes, last = [0], 0
-    for token in TOKEN.finditer(pattern):
+    sizes, total, last = [0], 0, 0
+    for token in _tokens(pattern):
         text = token[0]
         if text == "(":
             sizes.append(0)
@@ -36,12 +32,23 @@ def written_out(pattern: str) -> int:
             sizes[-1] += last
         elif token["least"] is not None:
             # Digits beyond the first few cannot make a difference.
-            times = max(int(token["least"][:9]), int(token["most"][:9] or "0"), 1)
+            times = max(int(token["least"][:9]), int((token["most"] or "0")[:9]), 1)
             sizes[-1] += last * (times - 1)
+            total += last * (times - 1)
             last *= times
         elif text not in "?*+|":
             last = 1
             sizes[-1] += 1
-        if sum(sizes) > SIZE_MAX:
+            total += 1
+        if total > SIZE_MAX:
             return SIZE_MAX + 1
-    return sum(sizes)
+    return total
+
+
+def _tokens(pattern: str) -> Iterator[re.Match[str]]:
+    for token in TOKEN.finditer(pattern):
+        if token.lastgroup == "unclosed":
+            # Nothing ends this class, and so nothing ends one that begins behind it.
+            yield from OUTSIDE_CLASSES.finditer(pattern, token.start())
+            return
+        yield token

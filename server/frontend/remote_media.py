@@ -34,9 +34,21 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 TRANSLATED = tuple(
-    map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
+    map(
+        ipaddress.ip_network,
+        (
+            "::/96",
+            "::ffff:0:0:0/96",
+            "64:ff9b::/96",
+            "64:ff9b:1::/48",
+            "2002::/16",
+            "2001::/32",
+        ),
+    )
 )
 """IPv6 addresses that stand for an IPv4 address, which may be any."""
+SITE_LOCAL = ipaddress.ip_network("fec0::/10")
+"""Given up for fd00::/8, but some networks still have them, and Python takes them for global."""
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
@@ -53,8 +65,8 @@ def is_public(address: str) -> bool:
         return False
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         return False
-    translated = any(parsed in network for network in TRANSLATED)
-    return parsed.is_global and not parsed.is_multicast and not translated
+    inner = any(parsed in network for network in (*TRANSLATED, SITE_LOCAL))
+    return parsed.is_global and not parsed.is_multicast and not inner
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from server.frontend.regex_size import SIZE_MAX, written_out
 
 DEPTH_MAX = 32
 NODES_MAX = 5000
+POINTER_CHARS_MAX = 128
+"""Of a pointer in a message. It is cut where it is made, since every schema inside has a copy."""
 PROPERTIES_MAX = 1000
 ENUM_MAX = 1000
 PATTERN_CHARS_MAX = 512
@@ -87,7 +89,7 @@ def check_schema(schema: Mapping[str, Any], param: str) -> None:
     """Raises:
     ApiError: 400 `invalid_schema` with the path of the schema in `param`.
     """
-    totals = _Totals()
+    totals, found = _Totals(), 1
     waiting: list[tuple[Any, str, int, Any]] = [(schema, "#", 0, schema)]
     while waiting:
         node, pointer, depth, document = waiting.pop()
@@ -104,16 +106,17 @@ def check_schema(schema: Mapping[str, Any], param: str) -> None:
             document = node
         if not _leads_somewhere(document, node.get("$ref", "#")):
             raise objection("$ref", pointer, "leads nowhere", param)
-        waiting += [
-            (inner, path, depth + 1, document) for inner, path in _inner(node, pointer, param)
-        ]
+        for inner, path in _inner(node, pointer, param):
+            found += 1
+            if found > NODES_MAX:
+                raise objection("size", path, f"is more than {NODES_MAX} schemas", param)
+            waiting.append((inner, path, depth + 1, document))
 
 
 @dataclass(slots=True)
 class _Totals:
     """What has been seen of a schema so far."""
 
-    schemas: int = 0
     properties: int = 0
     name_patterns: int = 0
     patterns: int = 0
@@ -123,7 +126,6 @@ class _Totals:
 
     def add(self, node: Mapping[str, Any]) -> tuple[str, str] | None:
         """The keyword that there is too much of now, and how much there may be."""
-        self.schemas += 1
         self.properties += _size(node.get("properties"))
         self.name_patterns += _size(node.get("patternProperties"))
         self.patterns += ("pattern" in node) + ("format" in node)
@@ -131,8 +133,6 @@ class _Totals:
         self.multiple = max(self.multiple, multiple)
         self.joined_multiple = math.lcm(self.joined_multiple, multiple)
         self.joins = self.joins or _joins(node)
-        if self.schemas > NODES_MAX:
-            return "size", f"is more than {NODES_MAX} schemas"
         if self.properties > PROPERTIES_MAX:
             return "properties", f"are more than {PROPERTIES_MAX}"
         if self.name_patterns > NAME_PATTERNS_MAX:
@@ -163,7 +163,7 @@ def costliest(schema: Any) -> tuple[str, str] | None:
 
 def objection(keyword: str, pointer: str, what: str, param: str) -> ApiError:
     return invalid(
-        f"Invalid schema: '{keyword[:64]}' at '{pointer[:128]}' {what}.",
+        f"Invalid schema: '{keyword[:64]}' at '{pointer}' {what}.",
         param=param,
         code="invalid_schema",
     )
@@ -211,13 +211,17 @@ def _leads_somewhere(schema: Any, reference: str) -> bool:
     """Whether a JSON pointer leads into the schema; anchors are left to the grammar library."""
     for step in reference.split("/")[1:] if reference.startswith("#/") else ():
         name = unquote(step).replace("~1", "/").replace("~0", "~")
-        if isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):
+        if isinstance(schema, list) and _is_index(name) and int(name) < len(schema):
             schema = schema[int(name)]
         elif isinstance(schema, dict) and name in schema:
             schema = schema[name]
         else:
             return False
     return True
+
+
+def _is_index(name: str) -> bool:
+    return len(name) < 10 and name.isdecimal()
 
 
 def _joins(node: Mapping[str, Any]) -> bool:
@@ -254,17 +258,21 @@ def _inner(node: Mapping[str, Any], pointer: str, param: str) -> Iterator[tuple[
                 raise objection(keyword, pointer, f"is longer than {PATTERN_CHARS_MAX}", param)
             if keyword == "patternProperties" and written_out(name) > SIZE_MAX:
                 raise objection(keyword, pointer, "repeats too much", param)
-            yield inner, f"{pointer}/{keyword}/{_escaped(name)}"
+            yield inner, _pointer(pointer, keyword, _escaped(name[:POINTER_CHARS_MAX]))
     for keyword in LISTS_OF_SCHEMAS:
         if keyword not in node:
             continue
         if not isinstance(node[keyword], list):
             raise objection(keyword, pointer, "is no list", param)
         for index, inner in enumerate(node[keyword]):
-            yield inner, f"{pointer}/{keyword}/{index}"
+            yield inner, _pointer(pointer, keyword, index)
     for keyword in ONE_SCHEMA:
         if keyword in node:
-            yield node[keyword], f"{pointer}/{keyword}"
+            yield node[keyword], _pointer(pointer, keyword)
+
+
+def _pointer(*steps: str | int) -> str:
+    return "/".join(map(str, steps))[:POINTER_CHARS_MAX]
 
 
 def _escaped(name: str) -> str:

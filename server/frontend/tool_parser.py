@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.frontend.tools import CALL_BEGIN, CALL_END
 
@@ -24,6 +24,8 @@ HEAD = re.compile(
 @dataclass(frozen=True, slots=True)
 class TextPiece:
     text: str
+    at: int = field(default=0, compare=False)
+    """Where in the whole answer it begins, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class ToolParser:
         self.calls = 0
         """Calls that have begun."""
         self._rest = ""
+        self._pushed = 0
+        """Characters of the answer so far; `_rest` is the last of them."""
         self._gap = ""
         """White space in front of what may be a call."""
         self._step = self._read_text
@@ -58,6 +62,7 @@ class ToolParser:
     def push(self, text: str) -> list[Event]:
         """Takes the next piece of the answer."""
         self._rest += text
+        self._pushed += len(text)
         events: list[Event] = []
         while self._step(events):
             pass
@@ -66,9 +71,19 @@ class ToolParser:
     def finish(self) -> list[Event]:
         """What was held back; the answer has ended."""
         if self._step == self._read_head:
-            return self._whole_call(self._rest) or [TextPiece(self._gap + CALL_BEGIN + self._rest)]
+            return self._whole_call(self._rest) or [self._no_call(self._rest)]
         idle = self._step != self._read_text or (self.calls and self._rest.isspace())
-        return [] if idle or not self._rest else [TextPiece(self._rest)]
+        return [] if idle or not self._rest else [TextPiece(self._rest, self._at)]
+
+    @property
+    def _at(self) -> int:
+        """Where `_rest` begins."""
+        return self._pushed - len(self._rest)
+
+    def _no_call(self, body: str) -> TextPiece:
+        """What began like a call, at the begin of `_rest`."""
+        before = self._gap + CALL_BEGIN
+        return TextPiece(before + body, self._at - len(before))
 
     def _read_text(self, events: list[Event]) -> bool:
         """Up to the next call. Like the other steps it tells whether there is more to read."""
@@ -76,7 +91,7 @@ class ToolParser:
         certain = before if tag else before[: len(before) - _partial_tag(before)]
         text = certain.rstrip()
         if text:
-            events.append(TextPiece(text))
+            events.append(TextPiece(text, self._at))
         if not tag:
             self._rest = before[len(text) :]
             return False
@@ -99,8 +114,7 @@ class ToolParser:
         body, tag, after = self._rest.partition(CALL_END)
         if not tag:
             return False
-        text = TextPiece(self._gap + CALL_BEGIN + body + CALL_END)
-        events += self._whole_call(body) or [text]
+        events += self._whole_call(body) or [self._no_call(body + CALL_END)]
         self._rest, self._step = after, self._read_text
         return True
 

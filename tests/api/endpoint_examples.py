@@ -55,9 +55,28 @@ COMPLETIONS: dict[str, Example] = {
         True,
     ),
 }
+
+
+def content(part: dict[str, Any], role: str = "user") -> dict[str, Any]:
+    return {"input": [{"role": "user", "content": "Hi"}, {"role": role, "content": [part]}]}
+
+
 TOOL: dict[str, Any] = {"tools": [{"type": "function", **FUNCTION}]}
 RESPONSES: dict[str, Example] = {
     "input": ({"input": [{"role": "user", "content": [PICTURE]}]}, prompt_length, ...),
+    "input.content.type": (content(PICTURE), lambda e: len(e.submit.images), 1),
+    "input.content.text": (content({"type": "input_text", "text": "Go on."}), prompt_length, ...),
+    "input.content.refusal": (
+        content({"type": "refusal", "refusal": "I cannot say."}, role="assistant"),
+        prompt_length,
+        ...,
+    ),
+    "input.content.image_url": (content(PICTURE), lambda e: len(e.submit.images), 1),
+    "input.content.image_url.url": (
+        content({**PICTURE, "image_url": {"url": picture_url()}}),
+        lambda e: len(e.submit.images),
+        1,
+    ),
     "instructions": ({"instructions": "Be very, very short."}, prompt_length, ...),
     "previous_response_id": (
         {"previous_response_id": "resp_0"},

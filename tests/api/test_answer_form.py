@@ -8,12 +8,17 @@ from server.api.answer_form import Form, read_chat_form
 from server.api.schemas import ChatRequest
 from server.api.tool_use import read_tool_use
 from server.errors import ApiError
+from server.frontend.grammar import TEXT_BYTES_MAX
 from server.messages import GrammarKind
 from tests.api.harness import chat
 from tests.frontend.grammars import Verdict, judge
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+def with_parameters(parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "g", "parameters": parameters}}
 
 
 def read(**fields: Any) -> Form | None:
@@ -164,9 +169,42 @@ def test_forms(fields: dict[str, Any], param: str, kind: GrammarKind, good: str,
         ({"structured_outputs": {"json": "{"}}, "structured_outputs.json", "invalid_value"),
         ({"structured_outputs": {"json": "5"}}, "structured_outputs.json", "invalid_value"),
         (
-            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": 1}}}]},
-            "tools[0]",
+            {"structured_outputs": {"json": "{" + " " * TEXT_BYTES_MAX + "}"}},
+            "structured_outputs.json",
             "invalid_schema",
+        ),
+        (
+            {"tools": [*TOOLS, with_parameters({"not": 1})]},
+            "tools[1].function.parameters",
+            "invalid_schema",
+        ),
+        (
+            {
+                "tools": [*TOOLS, with_parameters({"not": 1})],
+                "tool_choice": {"type": "function", "function": {"name": "g"}},
+            },
+            "tools[1].function.parameters",
+            "invalid_schema",
+        ),
+        (
+            {
+                "functions": [{"name": "f"}, {"name": "g", "parameters": {"not": 1}}],
+                "function_call": {"name": "g"},
+            },
+            "functions[1].parameters",
+            "invalid_schema",
+        ),
+        *(
+            (
+                {
+                    "tools": [*TOOLS, with_parameters({"type": kind})],
+                    "tool_choice": choice,
+                },
+                "tools[1].function.parameters",
+                "invalid_schema",
+            )
+            for kind in ("string", "null", ["object", "string"], None)
+            for choice in ("auto", "required")
         ),
     ],
 )

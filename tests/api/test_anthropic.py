@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import pytest
 
+from server.api.anthropic_items import chat_body
+from server.api.anthropic_request import BLOCKS_MAX, CountRequest
 from server.frontend.tokenizer import Tokenizer
 from server.messages import Delta, FinishReason
 from tests.api.conftest import Rig
@@ -312,7 +315,24 @@ def test_ignored_fields_are_named(rig: Rig) -> None:
             "messages[0].content[0].tool_use_id",
         ),
         ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, 400, None, "built-in tools"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]},
+                    {"role": "assistant", "content": [{"type": "tool_use", "id": "t"}]},
+                ]
+            },
+            400,
+            "invalid_request_error",
+            "messages[0].content[0].tool_use_id",
+        ),
         ({"tools": [{"name": "a b"}]}, 400, "invalid_request_error", "tools[0].name"),
+        (
+            {"tools": [TOOL, {"name": "f", "input_schema": {"type": "string"}}]},
+            400,
+            None,
+            "'type' at '#' is not 'object'",
+        ),
         (
             {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "no"}},
             400,
@@ -335,6 +355,25 @@ def test_what_is_refused(
         assert body["error"]["type"] == (kind or "invalid_request_error")
         assert path in body["error"]["message"]
     assert rig.engine.received == []
+
+
+def test_many_results_of_many_calls_cost_no_more_than_each_alone() -> None:
+    calls = [
+        {"type": "tool_use", "id": f"t{index}", "name": "look"} for index in range(3 * BLOCKS_MAX)
+    ]
+    results = [{"type": "tool_result", "tool_use_id": call["id"]} for call in calls]
+    messages = [
+        {"role": role, "content": blocks[begin : begin + BLOCKS_MAX]}
+        for role, blocks in (("assistant", calls), ("user", results))
+        for begin in range(0, len(blocks), BLOCKS_MAX)
+    ]
+    request = CountRequest.model_validate({"model": MODEL, "messages": messages})
+    began_s = time.thread_time()
+    chat = chat_body(request)
+    assert time.thread_time() - began_s < 2
+    assert [message.get("tool_call_id") for message in chat.messages[3:]] == [
+        call["id"] for call in calls
+    ]
 
 
 def test_a_body_that_is_no_json_gets_the_same_shape(rig: Rig) -> None:

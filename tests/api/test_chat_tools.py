@@ -205,7 +205,7 @@ def test_a_bad_schema_of_a_tool_is_named(rig: Rig) -> None:
     function = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"not": {}}}}}
     response = rig.api.post(chat("Hi", tools=[TOOL, {"type": "function", "function": function}]))
     error = response.json()["error"]
-    assert (response.status_code, error["param"]) == (400, "tools[1]")
+    assert (response.status_code, error["param"]) == (400, "tools[1].function.parameters")
     assert error["code"] == "invalid_schema"
     assert rig.engine.received == []
 

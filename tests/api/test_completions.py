@@ -112,6 +112,32 @@ def test_several_prompts_with_several_choices(rig: Rig, tokenizer: Tokenizer, as
     assert body["usage"]["completion_tokens"] == 1 + 2 + 3 + 4
 
 
+def test_words_are_read_once_for_all_choices(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    encode_text = Tokenizer.encode_text
+
+    def reads(tokenizer: Tokenizer, text: str) -> list[int]:
+        read.append(text)
+        return encode_text(tokenizer, text)
+
+    monkeypatch.setattr(Tokenizer, "encode_text", reads)
+    rig.engine.script = says([5])
+    assert post(rig, [[7], [8], [9]], n=2, bad_words=["fish"]).status_code == 200
+    assert read == ["fish", " fish"]
+    words = [received.submit.sampling.bad_words for received in rig.engine.received]
+    assert len(words) == 6
+    assert all(words)
+
+
+def test_ids_of_all_choices_are_bounded_together(rig: Rig) -> None:
+    biases = {str(id): 1 for id in range(1000)}
+    allowed = list(range(1000))
+    response = post(rig, [[7]] * 400, n=2, logit_bias=biases, allowed_token_ids=allowed)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "array_above_max_length"
+    assert "Send fewer ids, prompts or choices." in response.json()["error"]["message"]
+
+
 def test_one_prompt_of_token_ids(rig: Rig) -> None:
     rig.engine.script = says([5])
     assert post(rig, [7, 8, 9]).status_code == 200

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.messages import Delta, FinishReason
-from tests.api.fake_engine import FakeEngine, says, until
+from tests.api.fake_engine import FakeEngine, says, silent, until
 from tests.api.harness import RunningApi, chat, picture_part
 
 KEYS = (
     "ann key-of-ann\nbob key-of-bob requests_per_minute=2\n"
     "cat key-of-cat concurrent=1\ndan key-of-dan\n"
+    "eve key-of-eve tokens_per_minute=60\n"
 )
+PROMPT = {"prompt": "Hi"}
+RESPONSE = {"model": "tiny", "input": "Hi"}
+COUNTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions/input_tokens": chat(),
+    "/v1/responses/input_tokens": RESPONSE,
+    "/v1/messages/count_tokens": chat(),
+    "/tokenize": PROMPT,
+    "/detokenize": {"tokens": [5]},
+}
+"""Requests that only count or spell tokens."""
+COUNTERS = {path: f"counter{number}" for number, path in enumerate(COUNTS)}
+KEYS += "".join(f"{name} key-of-{name} requests_per_minute=1\n" for name in COUNTERS.values())
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi, FakeEngine]]:
     run_dir = tmp_path_factory.mktemp("run")
     (run_dir / "keys").write_text(KEYS)
-    options: dict[str, Any] = {"api_key_file": run_dir / "keys", "isolate_cache_by_key": True}
+    options: dict[str, Any] = {
+        "api_key_file": run_dir / "keys",
+        "isolate_cache_by_key": True,
+        "max_waiting_prompt_tokens": 50,
+    }
     with FakeEngine(run_dir, says([5])) as engine, RunningApi(run_dir, **options) as api:
         api.wait_until_ready()
         yield api, engine
@@ -100,6 +118,37 @@ def test_requests_per_minute_and_their_headers(rig: tuple[RunningApi, FakeEngine
     assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
     assert int(refused.headers["retry-after"]) > 1
     assert api.post(chat(), headers=bearer("ann")).status_code == 200
+
+
+@pytest.mark.parametrize("path", COUNTS)
+def test_who_counts_tokens_is_counted(rig: tuple[RunningApi, FakeEngine], path: str) -> None:
+    headers = bearer(COUNTERS[path])
+    counted = rig[0].client.post(path, json=COUNTS[path], headers=headers)
+    assert (counted.status_code, counted.headers["x-ratelimit-remaining-requests"]) == (200, "0")
+    refused = rig[0].client.post(path, json=COUNTS[path], headers=headers)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_a_prompt_that_is_not_taken_costs_no_tokens(rig: tuple[RunningApi, FakeEngine]) -> None:
+    api, engine = rig
+    body = {"model": "tiny", "prompt": [5] * 40}
+    script, engine.script = engine.script, silent
+    engine.received.clear()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(
+            api.client.post, "/v1/completions", json=body, headers=bearer("ann")
+        )
+        submit = engine.wait_for_requests()[0].submit
+        refused = api.client.post("/v1/completions", json=body, headers=bearer("eve"))
+        engine.send(Delta(submit.id, [5], FinishReason.LENGTH))
+        assert waiting.result().status_code == 200
+    engine.script = script
+    assert refused.status_code == 429
+    assert "are waiting" in refused.json()["error"]["message"]
+    assert refused.headers["x-ratelimit-remaining-tokens"] == "60"
+    taken = api.client.post("/v1/completions", json=body, headers=bearer("eve"))
+    assert int(taken.headers["x-ratelimit-remaining-tokens"]) < 60
 
 
 def test_a_slot_comes_back_however_a_request_ends(rig: tuple[RunningApi, FakeEngine]) -> None:

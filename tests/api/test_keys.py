@@ -64,6 +64,17 @@ def test_a_digest_is_no_key(tmp_path: Path) -> None:
     refused(KeyRing((), tmp_path / "keys", NONE), bearer(digest))
 
 
+def test_an_empty_key_is_none(tmp_path: Path) -> None:
+    for given in [("",), ("secret", " ")]:
+        with pytest.raises(StartupError, match="an API key is empty"):
+            KeyRing(given, None, NONE)
+    nothing = hashlib.sha256(b"").hexdigest()
+    (tmp_path / "keys").write_text(f"ann sha256:{nothing}\n")
+    ring = KeyRing((), tmp_path / "keys", NONE)
+    for headers in (bearer(""), [(b"authorization", b"")], [(b"x-api-key", b"")]):
+        assert "didn't provide" in refused(ring, headers).message
+
+
 def test_the_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     now, file = 0.0, tmp_path / "keys"

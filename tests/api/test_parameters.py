@@ -23,6 +23,12 @@ TABLE = Table(
         Parameter("bad", Support.REFUSED, "Bad.", neutral=(1, [])),
         Parameter("messages", Support.HONOURED, "Texts."),
         Parameter("messages.name", Support.IGNORED, "Idle."),
+        Parameter("messages.content", Support.HONOURED, "Texts."),
+        Parameter("messages.content.idle", Support.IGNORED, "Idle.", neutral=("low",)),
+        Parameter("input", Support.HONOURED, "Items."),
+        Parameter("input.content.image_url", Support.HONOURED, "A picture."),
+        Parameter("input.content.image_url.idle", Support.IGNORED, "Idle."),
+        Parameter("input.content.idle", Support.IGNORED, "Idle.", neutral=("low",)),
     ),
 )
 USER = {"role": "user", "content": "Hi"}
@@ -47,6 +53,26 @@ USER = {"role": "user", "content": "Hi"}
             "structured_outputs.else",
         ),
         ({"messages": [{"name": "a"}, {"name": "b"}, 5]}, None, ["messages.name"], None),
+        (
+            {"messages": [{"content": [{"idle": "high"}, {"idle": "low"}]}]},
+            None,
+            ["messages.content.idle"],
+            None,
+        ),
+        ({"input": "Hi"}, None, [], None),
+        ({"input": [5, {"content": "Hi"}, {"content": [5, {"idle": "low"}]}]}, None, [], None),
+        (
+            {"input": [{"type": "x", "content": [{"idle": "high"}, {"idle": "low"}]}]},
+            None,
+            ["input.content.idle"],
+            None,
+        ),
+        (
+            {"input": [{"content": [{"image_url": {"idle": 1}, "new": 1}]}]},
+            None,
+            ["input.content.new", "input.content.image_url.idle"],
+            "input.content.new",
+        ),
         ({"a b": 1, "x" * 65: 1}, None, [], "a b"),
     ],
 )

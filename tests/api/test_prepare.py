@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -193,6 +194,38 @@ def test_limits_of_videos_come_from_the_settings(tokenizer: Tokenizer) -> None:
             assert str(value) in error.message
         finally:
             preparer.close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "arguments"),
+    [
+        ("max_text_chars", "string_above_max_length", '"' + "a" * 50 + '"'),
+        ("max_json_values", "invalid_json", "[" + "0," * 50 + "0]"),
+    ],
+)
+def test_arguments_of_calls_are_bounded_before_they_are_decoded(
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    code: str,
+    arguments: str,
+) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(json, "loads", decoded.append)
+    call = {"name": "f", "arguments": arguments}
+    messages = [
+        {"role": "assistant", "tool_calls": [{"function": call}]},
+        {"role": "assistant", "function_call": call},
+    ]
+    preparer = make(Settings.model_validate({limit: 100}), tokenizer)
+    try:
+        for fields in ({}, {"tools": [{"type": "function", "function": {"name": "f"}}]}):
+            error = rejection(preparer, "", messages=messages, **fields)
+            assert (error.code, error.param) == (code, "messages")
+            assert "100" in error.message
+    finally:
+        preparer.close()
+    assert decoded == []
 
 
 def test_sampling_defaults_of_the_checkpoint(tokenizer: Tokenizer) -> None:

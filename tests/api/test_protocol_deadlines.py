@@ -162,7 +162,9 @@ def test_idle_connections_make_room_and_busy_ones_do_not(tmp_path: Path) -> None
         for _ in range(4):
             wires.enter_context(connect(api)).sendall(b"GET")  # takes an idle one's place
         with connect(api) as wire:
-            assert code_of(rest_of(wire)) == (503, "too_many_connections")
+            answer = rest_of(wire)
+        assert code_of(answer) == (503, "too_many_connections")
+        assert b"\r\nretry-after: 1\r\n" in answer
 
 
 def test_who_does_not_read_is_cut_off(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_tokens_are_settled_afterwards() -> None:
     quotas.take_prompt(key, 10)
 
 
+def test_tokens_of_what_was_not_taken_come_back() -> None:
+    quotas, key = Quotas(Clock()), Key("a", KeyLimits(tokens_per_minute=600))
+    quotas.take_prompt(key, 500)
+    quotas.give_back(key, 500)
+    quotas.give_back(Key("b", KeyLimits()), 500)
+    quotas.take_prompt(key, 600)
+    refused(quotas, key, 1)
+
+
 def test_a_prompt_larger_than_the_bucket_needs_a_full_one() -> None:
     clock = Clock()
     quotas, key = Quotas(clock), Key("a", KeyLimits(tokens_per_minute=60))

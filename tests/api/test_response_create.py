@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from server.frontend.tokenizer import Tokenizer
 from server.messages import GrammarKind
 from tests.api.conftest import Rig
-from tests.api.fake_engine import says
+from tests.api.fake_engine import answers_all, says
 from tests.api.harness import MODEL, chat, picture_url
 from tests.api.responses import CALL, TEXT, TOOL, answers, post
 
@@ -205,3 +209,48 @@ def test_ignored_fields_are_named(rig: Rig) -> None:
     )
     assert response.headers["x-ignored-params"] == "user,reasoning,text.verbosity"
     assert response.json()["reasoning"] == {"effort": "low", "summary": None}
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ({"image_url": picture_url(), "detail": "high"}, "input.content.detail"),
+        ({"image_url": picture_url(), "detail": "auto"}, None),
+        (
+            {"image_url": {"url": picture_url(), "detail": "original"}},
+            "input.content.image_url.detail",
+        ),
+    ],
+)
+def test_a_detail_without_effect_is_named(
+    rig: Rig, part: dict[str, Any], named: str | None
+) -> None:
+    rig.engine.script = says([5])
+    input = [{"role": "user", "content": [{"type": "input_image", **part}]}]
+    assert post(rig, input).headers.get("x-ignored-params") == named
+
+
+def test_an_answer_that_is_sent_back_is_read_whole(rig: Rig) -> None:
+    rig.engine.script = says([5])
+    answer = post(rig, include=["message.output_text.logprobs"]).json()["output"]
+    response = post(rig, [{"role": "user", "content": "Hi"}, *answer])
+    assert response.status_code == 200, response.text
+    assert "x-ignored-params" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("include", "asked", "named"),
+    [
+        (None, 2, "top_logprobs"),
+        (["reasoning.encrypted_content"], 2, "top_logprobs"),
+        (["message.output_text.logprobs"], 2, None),
+        (None, 0, None),
+    ],
+)
+def test_likeliest_tokens_that_are_not_included_are_named(
+    rig: Rig, include: list[str] | None, asked: int, named: str | None
+) -> None:
+    rig.engine.script = answers_all
+    response = post(rig, include=include, top_logprobs=asked)
+    assert response.status_code == 200, response.text
+    assert response.headers.get("x-ignored-params") == named

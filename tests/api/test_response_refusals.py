@@ -67,6 +67,11 @@ MESSAGE = {"role": "user", "content": "Hi"}
         ({"tools": [TOOL, {"type": "mcp"}]}, "tools[1].type", "unsupported_value"),
         ({"tools": [{"type": "function"}]}, "tools[0].name", "missing_required_parameter"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name", "invalid_value"),
+        (
+            {"tools": [TOOL, {"type": "function", "name": "f", "parameters": {"type": "string"}}]},
+            "tools[1].parameters",
+            "invalid_schema",
+        ),
         ({"tools": [TOOL], "tool_choice": {"type": "mcp"}}, "tool_choice", "unsupported_value"),
         (
             {"tools": [TOOL], "tool_choice": {"type": "function", "name": "no"}},

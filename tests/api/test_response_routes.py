@@ -141,7 +141,10 @@ def test_what_nobody_has_checked_is_not_kept(rig: Rig, answered: dict[str, Any])
     assert "odd" not in str(page)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "order=up", "after=msg_no"])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=101", "limit=x", f"limit={'1' * 5000}", "order=up", "after=msg_no"],
+)
 def test_wrong_pages(rig: Rig, answered: dict[str, Any], query: str) -> None:
     response = get(rig, f"{answered['id']}/input_items?{query}")
     assert response.status_code == 400

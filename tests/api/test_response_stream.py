@@ -138,6 +138,34 @@ def test_logprobs_where_they_are_included(rig: Rig, tokenizer: Tokenizer) -> Non
     assert done["logprobs"] == logprobs
 
 
+def test_logprobs_beside_a_call_are_those_of_the_text(rig: Rig, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode_text(f"<b> 🎉 I look.\n{CALL}")
+
+    def scored(submit: Submit) -> list[Delta]:
+        return [
+            Delta(
+                submit.id,
+                [id],
+                FinishReason.LENGTH if n == len(ids) - 1 else None,
+                logprobs=[TokenLogprob(-1.0 - n, [], [])],
+            )
+            for n, id in enumerate(ids)
+        ]
+
+    rig.engine.script = scored
+    fields: dict[str, Any] = {"include": ["message.output_text.logprobs"], "tools": [TOOL]}
+    message, _ = post(rig, **fields).json()["output"]
+    (part,) = message["content"]
+    assert part["text"] == "<b> 🎉 I look."
+    said = b"".join(bytes(token["bytes"]) for token in part["logprobs"])
+    assert said.decode() == part["text"]
+    data = events(rig, **fields)
+    deltas = [e for e in data if e["type"] == "response.output_text.delta"]
+    assert [token for e in deltas for token in e["logprobs"]] == part["logprobs"]
+    (done,) = (e for e in data if e["type"] == "response.output_text.done")
+    assert done["logprobs"] == part["logprobs"]
+
+
 def test_a_broken_stream_says_so(rig: Rig) -> None:
     rig.engine.script = lambda submit: [
         Delta(submit.id, [7]),

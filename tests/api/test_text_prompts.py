@@ -70,12 +70,23 @@ def test_messages_for_the_engine(prompts: TextPrompts) -> None:
     request = CompletionRequest.model_validate(
         {"model": "m", "prompt": [5, 6], "n": 2, "logprobs": 3, "seed": 1}
     )
-    prompts.check(request)
-    submits = prompts.submits(request, [5, 6], 7, None)
+    limits = asyncio.run(prompts.token_limits(request))
+    submits = prompts.submits(request, limits, [5, 6], 7, None)
     assert [submit.sampling.seed for submit in submits] == [1, 2]
     for submit in submits:
         assert struct.unpack("<2i", submit.prompt) == (5, 6)
         assert (submit.max_tokens, submit.images, submit.sampling.logprobs) == (7, [], 3)
+
+
+@pytest.mark.parametrize("length", [4, 256])
+def test_words_of_any_length_are_read_alike(
+    prompts: TextPrompts, tokenizer: Tokenizer, length: int
+) -> None:
+    words = [f"{'x' * (length - 2)}{number}" for number in range(10, 99)]
+    request = CompletionRequest.model_validate({"model": "m", "prompt": [5], "bad_words": words})
+    limits = asyncio.run(prompts.token_limits(request))
+    assert limits.bad_words[:2] == [tokenizer.encode_text(t) for t in (words[0], f" {words[0]}")]
+    assert len(limits.bad_words) == 2 * len(words)
 
 
 def test_ids_without_an_embedding(prompts: TextPrompts) -> None:

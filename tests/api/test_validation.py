@@ -3,7 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
+from server.api.anthropic_request import MessagesRequest
+from server.api.completion_request import CompletionRequest
+from server.api.response_request import ResponseRequest
 from server.api.schemas import ChatRequest
 from server.api.validation import parse_chat
 from server.errors import MESSAGE_CHARS_MAX, ApiError
@@ -12,6 +16,8 @@ from server.settings import Settings
 NAMES = ("tiny", "alias/of-it")
 SETTINGS = Settings(max_choices=4, max_stop_strings=3)
 USER = {"role": "user", "content": "Hi"}
+MANY = 20_000
+NAMED: dict[str, Any] = {str(index): [] for index in range(MANY)}
 
 
 def parse(**fields: Any) -> ChatRequest:
@@ -74,6 +80,16 @@ def test_accepts(fields: dict[str, Any]) -> None:
         ({"structured_outputs": "x", "regex": "a"}, "structured_outputs", "invalid_type", "object"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5", "decimal_above_max_value", "at most 100"),
         ({"logit_bias": [5]}, "logit_bias", "invalid_type", "an object"),
+        ({"logit_bias": NAMED}, "logit_bias", "array_above_max_length", "at most 1024"),
+        ({"metadata": NAMED}, "metadata", "array_above_max_length", "at most 16"),
+        ({"metadata": {"a": 5}}, "metadata.a", "invalid_type", "a string"),
+        (
+            {"structured_outputs": {"json": 5}},
+            "structured_outputs.json",
+            "invalid_type",
+            "a string or an object, but got an integer",
+        ),
+        ({"guided_json": [5]}, "guided_json", "invalid_type", "but got an array"),
         ({"top_logprobs": 3}, "top_logprobs", "invalid_value", "'logprobs' is true"),
         (
             {"top_logprobs": 21, "logprobs": True},
@@ -226,3 +242,29 @@ def test_a_thousand_mistakes_cost_no_more_than_one() -> None:
     """The first bad entry of a list ends its validation."""
     error = rejection(messages=[{"role": 5}] * 2000)
     assert error.param == "messages[0].role"
+
+
+@pytest.mark.parametrize("kind", [ChatRequest, CompletionRequest, ResponseRequest, MessagesRequest])
+def test_objections_to_many_entries_are_not_collected(kind: type[BaseModel]) -> None:
+    """pydantic would make an error of each."""
+    values: list[Any] = [[None] * MANY, [[]] * MANY, NAMED]
+    for name, field in kind.model_fields.items():
+        for value in values:
+            with pytest.raises(ValidationError) as caught:
+                kind.model_validate({field.alias or name: value})
+            assert caught.value.error_count() <= 8, name
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (ChatRequest, {"messages": [{**USER, "tool_calls": [5] * 100}]}),
+        (ResponseRequest, {"tool_choice": {"type": "allowed_tools", "tools": [5] * MANY}}),
+    ],
+)
+def test_objections_inside_a_field_are_not_collected(
+    kind: type[BaseModel], body: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(body)
+    assert caught.value.error_count() <= 8

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from server.errors import MESSAGE_CHARS_MAX, ApiError
 from server.frontend.grammar import (
     ANY_OBJECT,
+    REGEX_CHARS_MAX,
     TEXT_BYTES_MAX,
     choice_grammar,
     free_grammar,
@@ -125,6 +127,53 @@ def test_empty_lines_cost_nothing(text: str) -> None:
     with pytest.raises(ApiError):
         free_grammar(text, "p")
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\\/" * 32_768,
+        "/a" + "\\/" * 32_000,
+        "start: /" + "[" * 65_000 + "/",
+        "start: /" + "(" * 65_000 + "/",
+    ],
+)
+def test_hostile_expressions_cost_nothing(text: str) -> None:
+    began_s = time.thread_time()
+    with pytest.raises(ApiError) as caught:
+        free_grammar(text, "p")
+    assert caught.value.code == "invalid_grammar"
+    assert time.thread_time() - began_s < 2
+
+
+@pytest.mark.parametrize("unclosed", ["", " /[b", "\n/c\\/"])
+def test_expressions_of_a_grammar_are_bounded(unclosed: str) -> None:
+    def with_expression(chars: int) -> str:
+        return "start: A\nA: /" + "\\/" * (chars // 2) + "/" + unclosed
+
+    free_grammar(with_expression(REGEX_CHARS_MAX), "p")
+    with pytest.raises(ApiError, match=f"at most {REGEX_CHARS_MAX} characters") as caught:
+        free_grammar(with_expression(REGEX_CHARS_MAX + 2), "p")
+    assert (caught.value.param, caught.value.code) == ("p", "invalid_grammar")
+
+
+@pytest.mark.parametrize("expression", ["a{1000}" * 21, r"(\/{1000}){1000}"])
+@pytest.mark.parametrize("before", ["", r"A: /\/x/", "// half / a comment", r"/\/"])
+def test_each_expression_of_a_grammar_is_weighed(before: str, expression: str) -> None:
+    with pytest.raises(ApiError, match="repeats written out"):
+        free_grammar(f"start: A B\n{before}\nB: /{expression}/", "p")
+
+
+def test_the_size_of_a_schema_is_checked_first() -> None:
+    schema = {"properties": {"A" * 100_000: {"anyOf": [True] * 2000}}}
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError, match=f"at most {TEXT_BYTES_MAX} bytes") as caught:
+            json_schema_grammar(schema, "p")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert (caught.value.param, caught.value.code) == ("p", "invalid_schema")
 
 
 def test_a_text_that_is_no_grammar() -> None:

@@ -112,6 +112,16 @@ def test_a_process_that_dies_costs_one_request(hasty: GrammarChecker) -> None:
     hasty.check(Grammar(GrammarKind.REGEX, "x+"), "p")
 
 
+def test_a_process_that_dies_while_nobody_asks_costs_nothing(checker: GrammarChecker) -> None:
+    checker.check(GOOD, "p")
+    for comment in ("one", "a long one" * 10_000):
+        process = newest_process()
+        process.kill()
+        process.wait(10)
+        checker.check(Grammar(GrammarKind.LARK, f'start: "x" // {comment}'), "p")
+        assert newest_process() != process
+
+
 def test_closing_ends_the_process_whatever_it_does() -> None:
     checker = GrammarChecker(CHECKPOINT, timeout_s=30)
     checker.check(GOOD, "p")

@@ -96,7 +96,7 @@ def test_json_is_always_read(walker: Walker, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("required", "begin"), [(True, ""), (False, "Hm. <tool_call>")])
 def test_calls_are_always_read(walker: Walker, seed: int, required: bool, begin: str) -> None:
-    grammar = tool_grammar(TOOLS, required=required, parallel=False)
+    grammar = tool_grammar(TOOLS, params=["a", "b"], required=required, parallel=False)
     ((name, arguments),) = calls_in(walker.walk(grammar, seed, begin))
     assert list(arguments) == (SCHEMA["required"] if name == "f" else [])
 

@@ -25,6 +25,12 @@ from server.frontend.regex_size import SIZE_MAX, written_out
         ("a{0}", 1),
         (")))", 3),
         ("(((", 0),
+        ("[[[", 3),
+        ("(ab[c){3}", 12),
+        (r"[a\](b{3}", 6),
+        ("[a](b[c{3}", 6),
+        ("{12", 3),
+        ("{,5}", 4),
     ],
 )
 def test_sizes(pattern: str, size: int) -> None:
@@ -39,3 +45,10 @@ def test_a_bomb_is_counted_at_once(pattern: str) -> None:
     began_at = time.process_time()
     assert written_out(pattern) > SIZE_MAX
     assert time.process_time() - began_at < 1
+
+
+@pytest.mark.parametrize("pattern", ["[" * 65_000, "(" * 65_000, "{" + "1" * 65_000])
+def test_what_is_never_closed_is_read_once(pattern: str) -> None:
+    began_s = time.thread_time()
+    written_out(pattern)
+    assert time.thread_time() - began_s < 2

@@ -133,6 +133,18 @@ def test_names_of_inner_addresses(server: Server, addresses: list[str]) -> None:
     assert server.hits == []
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["fec0::1", "feff::1", "::127.0.0.1", "::8.8.8.8", "::ffff:0:127.0.0.1", "::ffff:0:8.8.8.8"],
+)
+def test_addresses_that_only_look_public(address: str) -> None:
+    assert not is_public(address)
+
+
+def test_public_addresses() -> None:
+    assert all(map(is_public, ("8.8.8.8", "2606:4700::1111", "2a00:1450:4001::200e")))
+
+
 CANARIES = (
     "http://127.0.0.1:{port}/",
     "http://localhost.:{port}/",

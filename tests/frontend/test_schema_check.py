@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,6 +39,7 @@ def test_keywords_that_a_grammar_cannot_hold(keyword: str) -> None:
     [
         (nested(33), "nesting", "#/items/items"),
         ({"anyOf": [{}] * 5001}, "size", "#/anyOf/"),
+        ({"items": {"anyOf": [True] * 5001}}, "size", "#/items/anyOf/"),
         ({"properties": {str(i): True for i in range(1001)}}, "properties", "#"),
         ({"enum": list(range(1001))}, "enum", "#"),
         ({"enum": "ab"}, "enum", "#"),
@@ -62,6 +65,7 @@ def test_keywords_that_a_grammar_cannot_hold(keyword: str) -> None:
         ({"maximum": True}, "maximum", "#"),
         ({"multipleOf": 0}, "multipleOf", "#"),
         ({"properties": 5}, "properties", "#"),
+        ({"anyOf": [{}], "$ref": "#/anyOf/" + "0" * 5000}, "$ref", "#"),
         ({"allOf": 5}, "allOf", "#"),
         ({"anyOf": {}}, "anyOf", "#"),
         ({"prefixItems": [True, 5]}, "schema", "#/prefixItems/1"),
@@ -105,6 +109,22 @@ def test_the_costliest_keyword() -> None:
     schema = {"properties": {"a": {"enum": [1]}, "b": {"allOf": [{"pattern": "a"}]}}}
     assert costliest(schema) == ("pattern", "#/properties/b/allOf/0")
     assert costliest({"type": "string"}) is None
+
+
+@pytest.mark.parametrize("walk", [costliest, lambda schema: check_schema(schema, "here")])
+def test_a_long_name_is_not_copied_for_each_schema_inside(walk: Callable[[Any], object]) -> None:
+    schema = {"properties": {"A" * 20_000: {"anyOf": [True] * 4000}}}
+    tracemalloc.start()
+    try:
+        walk(schema)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_schema_has_as_many_schemas_as_it_may() -> None:
+    check_schema({"items": {"anyOf": [True] * 4998}}, "here")
+    assert "'size'" in rejection({"items": {"anyOf": [True] * 4999}})
 
 
 def test_many_patterns_for_many_values_are_fine() -> None:

@@ -22,7 +22,9 @@ REFUSED, UNFINISHED, COMPLETE = Verdict
 
 
 def grammar(**options: Any) -> Grammar:
-    return tool_grammar(TOOLS, **{"required": False, "parallel": True, **options})
+    return tool_grammar(
+        TOOLS, **{"params": ["a", "b"], "required": False, "parallel": True, **options}
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,16 +81,16 @@ def test_white_space_in_arguments_has_an_end() -> None:
     assert judge(built, f"{begin}  ") is REFUSED
 
 
-def test_a_bad_schema_is_named_by_the_tool() -> None:
+def test_a_bad_schema_is_named_by_its_place() -> None:
     tools = (TOOLS[0], Tool("bad", {"type": "object", "properties": {"a": {"not": {}}}}))
     with pytest.raises(ApiError) as caught:
-        tool_grammar(tools, required=False, parallel=True, param="tools")
-    assert (caught.value.param, caught.value.code) == ("tools[1]", "invalid_schema")
+        tool_grammar(tools, params=["a", "b"], required=False, parallel=True)
+    assert (caught.value.param, caught.value.code) == ("b", "invalid_schema")
     assert "'not' at '#/properties/a'" in caught.value.message
 
 
 def test_arguments_are_an_object_whatever_the_schema_leaves_open() -> None:
-    built = tool_grammar((Tool("f", {}),), required=True, parallel=False)
+    built = tool_grammar((Tool("f", {}),), params=["a"], required=True, parallel=False)
     begin = '<tool_call>\n{"name": "f", "arguments": '
     assert judge(built, f"{begin}{{") is UNFINISHED
     assert judge(built, f'{begin}"') is REFUSED

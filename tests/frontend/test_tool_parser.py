@@ -35,10 +35,12 @@ class Read:
 
 def read(*pieces: str) -> Read:
     parser, result = ToolParser(), Read()
-    for piece in pieces:
-        result.take(parser.push(piece))
-    result.take(parser.finish())
+    events = [event for piece in pieces for event in parser.push(piece)] + parser.finish()
+    result.take(events)
     assert parser.calls == len(result.calls)
+    whole = "".join(pieces)
+    texts = [event for event in events if isinstance(event, TextPiece)]
+    assert all(whole[piece.at :].startswith(piece.text) for piece in texts)
     return result
 
 

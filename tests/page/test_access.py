@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.e2e.daemon import Daemon
+from tests.page.conftest import MODEL
 from tests.page.playground import NPM_FOLDER, Playground, png
 from tests.page.scripted import answer_with, refuse_with, stream
 
@@ -141,6 +142,22 @@ def test_under_a_sub_path(context: BrowserContext, daemon: Daemon) -> None:
             f"{url}/some/where/v1/chat/completions"
         )
         assert page.complaints == []
+
+
+def test_with_an_operations_port(page: Playground) -> None:
+    """/version and /metrics are then not on the port of the page."""
+    page.refused.append(404)  # the console will name them
+    for path in ("version", "metrics"):
+        page.tab.route(f"**/{path}", lambda route: route.fulfill(status=404))
+    page.open()
+    expect(page.tab.locator("#state-text")).to_have_text("Ready")
+    expect(page.tab.locator("#model")).to_have_text(MODEL)
+    expect(page.tab.locator("#version")).to_be_empty()
+    expect(page.tab.locator("#load")).to_be_empty()
+    page.set(max_tokens="4")
+    page.ask_and_read("Hi")
+    assert page.bodies[-1]["model"] == MODEL
+    assert page.refused == [404]
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def test_metrics_elsewhere_leave_the_rest(page: Playground) -> None:
 
 
 def test_a_server_that_does_not_answer_is_found_again(page: Playground) -> None:
-    page.tab.route("**/version", lambda _: None)
+    page.tab.route("**/v1/models", lambda _: None)
     expect(page.tab.locator("#state-text")).to_have_text("Not reachable", timeout=60_000)
-    page.tab.unroute("**/version")
+    page.tab.unroute("**/v1/models")
     expect(page.tab.locator("#state-text")).to_have_text("Ready")

@@ -59,6 +59,21 @@ def test_export_delete_import(page: Playground) -> None:
     assert page.answer() == answer
 
 
+def test_what_is_deleted_while_it_streams_is_not_kept_again(page: Playground) -> None:
+    page.set(temperature="0", max_tokens="3000", more='{"ignore_eos": true}')
+    page.ask("Go on for ever.")
+    page.tab.wait_for_function("() => document.querySelector('.prose')?.textContent.length > 20")
+    page.tab.locator("#conversations li").hover()
+    page.tab.get_by_label("Delete “Go on for ever.”").click()
+    expect(page.tab.locator(".turn")).to_have_count(0)
+    page.wait_until_settled()
+    expect(page.tab.locator("#conversations li")).to_have_count(0)
+    page.set(max_tokens="4", more="")
+    page.ask_and_read("Something else?")
+    page.open()
+    assert titles(page) == ["Something else?"]
+
+
 def test_what_is_no_archive_is_said_so(page: Playground) -> None:
     assert import_text(page, "{") == "This file is no archive of conversations."
     picture = {"name": "x", "url": "https://example.com/x.png"}

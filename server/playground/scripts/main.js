@@ -34,9 +34,11 @@ const measure = () =>
   showMeter(contextUse(chat.turns, { text: composer.text, pictures: composer.tray.pictures }), status.contextTokens);
 const inspect = (at) => inspector.show(chat.turns.at(at)?.answer ?? null);
 
+const removed = new Set(); // ids; an answer that still ends must not bring its conversation back
+
 async function keep({ detail: conversation }) {
   try {
-    if (conversation.turns.length) await history.save(conversation);
+    if (conversation.turns.length && !removed.has(conversation.id)) await history.save(conversation);
     await sidebar.refresh(chat.conversation.id);
   } catch (error) {
     byId("archive-note").textContent = `This browser does not keep conversations: ${error.name}.`;
@@ -78,10 +80,14 @@ transcript.addEventListener("inspect", ({ detail }) => {
 });
 sidebar.addEventListener("new", startNew);
 sidebar.addEventListener("open", async ({ detail }) => {
+  removed.delete(detail); // it was imported again
   chat.open((await history.load(detail)) ?? newConversation());
   panels.closeSidebarIfOver();
 });
-sidebar.addEventListener("removed", ({ detail }) => detail === chat.conversation.id && startNew());
+sidebar.addEventListener("remove", ({ detail }) => {
+  removed.add(detail);
+  if (detail === chat.conversation.id) startNew();
+});
 status.addEventListener("change", measure);
 settings.addEventListener("change", () => byId("schema-badge").toggleAttribute("hidden", !settings.values.schemaMode));
 

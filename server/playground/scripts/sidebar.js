@@ -8,7 +8,7 @@ export class Sidebar extends EventTarget {
   #history;
   #open = null;
 
-  /** Fires "open" with an id in its detail, "removed" with one, and "new". */
+  /** Fires "open" with an id in its detail, "remove" with one that is about to go, and "new". */
   constructor(history) {
     super();
     this.#history = history;
@@ -36,8 +36,8 @@ export class Sidebar extends EventTarget {
     const remove = element("button", { type: "button", class: "quiet", "aria-label": `Delete “${title}”` });
     remove.append(icon("trash"));
     remove.addEventListener("click", async () => {
+      this.#fire("remove", id);
       await this.#history.remove(id);
-      this.#fire("removed", id);
       await this.refresh();
     });
     return element("li", {}, open, remove);

@@ -1,5 +1,5 @@
-// The status corner: what is served and how busy it is, from /version and /metrics. What a server
-// does not show to us (metrics may stand on another port) is left out.
+// The status corner: what is served, from /v1/models, and how busy it is, from /metrics. What a
+// server does not show to us (/metrics and /version may stand on another port) is left out.
 
 import { byId, element } from "./dom.js";
 import { Failure } from "./failures.js";
@@ -33,23 +33,26 @@ export class Status extends EventTarget {
   }
 
   async refresh() {
-    const [version, metrics] = await Promise.all([
-      this.#ask("version", JSON.parse),
+    const [models, metrics] = await Promise.all([
+      this.#ask("v1/models", JSON.parse),
       this.#ask("metrics", readMetrics),
     ]);
-    this.#showState(version);
+    this.#showState(models);
     this.#showLoad(metrics);
-    if (version.value && (version.value.models[0] !== this.model || this.contextTokens === null)) {
-      await this.#learn(version.value);
-    }
+    const served = models.value?.data[0];
+    if (served && (served.id !== this.model || this.contextTokens === null)) await this.#learn(served);
   }
 
-  async #learn({ models, engine }) {
-    const capabilities = await this.#ask("v1/capabilities", JSON.parse);
-    this.model = models[0];
-    this.contextTokens = engine?.max_model_len ?? null;
+  async #learn({ id, max_model_len: contextTokens }) {
+    const [capabilities, version] = await Promise.all([
+      this.#ask("v1/capabilities", JSON.parse),
+      this.#ask("version", JSON.parse),
+    ]);
+    this.model = id;
+    this.contextTokens = contextTokens;
     this.pictureBytesMax = capabilities.value?.limits.max_image_bytes ?? this.pictureBytesMax;
     byId("model").textContent = this.model;
+    byId("version").textContent = version.value ? `internvl-serve ${version.value.version}` : "";
     this.dispatchEvent(new Event("change"));
   }
 
@@ -61,11 +64,10 @@ export class Status extends EventTarget {
     }
   }
 
-  #showState(version) {
-    const [state, words] = stateOf(version);
+  #showState(models) {
+    const [state, words] = stateOf(models);
     byId("state").className = `dot ${state}`;
     byId("state-text").textContent = words;
-    byId("version").textContent = version.value ? `internvl-serve ${version.value.version}` : "";
   }
 
   #showLoad({ value }) {
@@ -82,7 +84,7 @@ export class Status extends EventTarget {
 }
 
 function stateOf({ value, status }) {
-  if (value) return value.engine ? ["ready", "Ready"] : ["waiting", "Loading the model"];
+  if (value) return value.data[0].max_model_len ? ["ready", "Ready"] : ["waiting", "Loading the model"];
   return status === 0 ? ["lost", "Not reachable"] : ["waiting", status === 401 ? "Wants a key" : "Not ready"];
 }
 
