@@ -222,6 +222,8 @@ class StepReport(msgspec.Struct, frozen=True, array_like=True):
     """Requests that took part."""
     pictures: int = 0
     """That it encoded."""
+    guesses: int = 0
+    """Of the positions."""
 
 
 class Outputs(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -45,13 +45,18 @@ class Intake:
 
     def cancel(self, peer: bytes, request_id: int) -> bool:
         """Drops a request; false when it is not here."""
-        kept = [i for i in self._incoming if (i.peer, i.submit.id) != (peer, request_id)]
-        found = len(kept) < len(self._incoming)
-        self._incoming = kept
-        return found
+        found = [i for i in self._incoming if (i.peer, i.submit.id) == (peer, request_id)]
+        self._drop(found)
+        return bool(found)
 
     def forget_peer(self, peer: bytes) -> None:
-        self._incoming = [incoming for incoming in self._incoming if incoming.peer != peer]
+        self._drop([incoming for incoming in self._incoming if incoming.peer == peer])
+
+    def _drop(self, dropped: Sequence[Incoming]) -> None:
+        """Others need not wait until the grammars of these have been compiled."""
+        for incoming in dropped:
+            incoming.matcher.cancel()
+        self._incoming = [incoming for incoming in self._incoming if incoming not in dropped]
 
     def compiled(self) -> Iterator[Incoming]:
         """Hands out the requests whose future is done, in the order of arrival."""

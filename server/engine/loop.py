@@ -25,6 +25,7 @@ from server.messages import (
     Cancel,
     Delta,
     FinishReason,
+    Gauges,
     Hello,
     Outputs,
     Ready,
@@ -87,7 +88,7 @@ class Engine:
         self._turn_s = turn_s
         self._pending: deque[_Launched] = deque()
         self._peers: set[bytes] = set()
-        self._step_clock = StepClock()
+        self._step_clock = StepClock(runner.limits.stages)
         self._state_line = StateLine()
 
     def run(self) -> NoReturn:
@@ -181,15 +182,18 @@ class Engine:
         self._peers.add(peer)
         self._endpoint.send(peer, self._ready)
         # An engine with nothing to do would not say what it has done so far.
-        self._endpoint.send(peer, Outputs([], self._scheduler.gauges()))
+        self._endpoint.send(peer, Outputs([], self._gauges()))
 
     def _report(self, deltas: Iterable[PeerDelta], step: StepReport | None = None) -> None:
         """One message to each API process, also to those without news: the gauges are for all."""
         by_peer: dict[bytes, list[Delta]] = {peer: [] for peer in self._peers}
         for peer, delta in deltas:
             by_peer.setdefault(peer, []).append(delta)
-        budget = self._runner.limits.step_token_budget
-        gauges = self._scheduler.gauges(self._budget.prompt_tokens if self._budget else budget)
+        gauges = self._gauges()
         self._state_line.note(gauges)
         for peer, news in by_peer.items():
             self._endpoint.send(peer, Outputs(news, gauges, step))
+
+    def _gauges(self) -> Gauges:
+        budget = self._runner.limits.step_token_budget
+        return self._scheduler.gauges(self._budget.prompt_tokens if self._budget else budget)

@@ -13,7 +13,8 @@ Contract of a runner:
 - plans are executed in the order of launch, and in each layer the keys and values of all rows are
   written before any row attends; a row may therefore read blocks that another row of the same plan
   writes, which is what lets equal prompts that arrive together be computed once;
-- a row whose chunk reaches `length` samples one token, which becomes position `length`;
+- a row whose chunk reaches `length` samples one token, which becomes position `length`; it reports
+  `NOTHING` where none may be drawn, and stands still from there on;
 - a row with guesses samples one more after each guess, as if it were a token of the slot; of these
   only those stay that a later plan confirms, before the slot's next row;
 - tokens sampled by step n may be read by step n+P, P being the number of stages, before the engine
@@ -30,6 +31,9 @@ from typing import Protocol
 import msgspec
 
 from server.messages import SamplingParams, TokenLogprob
+
+NOTHING = -1
+"""In place of a token where biases, bans and masks leave none that could be drawn."""
 
 
 class Install(msgspec.Struct, frozen=True, array_like=True):

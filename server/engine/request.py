@@ -19,13 +19,16 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
-from server.engine.plan import PromptLogprobs, RunnerLimits
+from server.engine.plan import NOTHING, PromptLogprobs, RunnerLimits
 from server.in_flight import fingerprint
 from server.messages import Delta, FinishReason, ImageRef, SamplingParams, Submit, TokenLogprob
 
 KEY_BYTES = 16
 
 GRAMMAR_FAILED = "The answer could not follow its grammar."
+NOTHING_LEFT = (
+    "No token could come next: what the request allows, bans and holds back leaves none to draw."
+)
 
 
 class Matcher(Protocol):
@@ -118,7 +121,8 @@ class Request:
             arrival: how many came before it.
         """
         tokens = array("i")
-        tokens.frombytes(submit.prompt)
+        if len(submit.prompt) % tokens.itemsize == 0:  # otherwise it is no prompt; see `fault`
+            tokens.frombytes(submit.prompt)
         return cls(
             peer=peer,
             id=submit.id,
@@ -153,7 +157,15 @@ class Request:
         )
         if min(named) < 0 or max(named) >= limits.vocab_size:
             return "a token id is outside the vocabulary"
-        return self._image_fault(limits)
+        return self._sampling_fault(limits) or self._image_fault(limits)
+
+    def _sampling_fault(self, limits: RunnerLimits) -> str | None:
+        if self.sampling.allowed_token_ids == [] or not all(self.sampling.bad_words):
+            return "a list of tokens is empty"
+        wanted = (self.sampling.logprobs or 0, self.prompt_logprobs_wanted or 0)
+        if min(wanted) < 0 or max(wanted) > limits.vocab_size:
+            return "more log probabilities are wanted than there are tokens"
+        return None
 
     def _image_fault(self, limits: RunnerLimits) -> str | None:
         if len(self.images) != len(self.pixels):
@@ -175,6 +187,9 @@ class Request:
         """Appends tokens until one ends the request; returns the news of each."""
         deltas: list[Delta] = []
         for token, logprob in drawn:
+            if token == NOTHING:
+                deltas.append(Delta(self.id, [], FinishReason.ERROR, error=NOTHING_LEFT))
+                break
             self.tokens.append(token)
             deltas.append(self.delta(token, logprob, self.finish_reason(token)))
             if deltas[-1].finish is not None:

@@ -34,11 +34,11 @@ class Residency:
         """Gives a request a slot and blocks for all tokens it has, those of a cached prefix first;
         false when there is no room for it with `spare_blocks` left over, or when its first
         position could not be computed in this step."""
-        if not self.has_room(request, spare_blocks):
+        room = self.room(request, spare_blocks)
+        if room is None:
             return False
-        cached = self._cached_prefix(request)
+        cached, needed = room
         computed = len(cached) * self._block_size
-        needed = -(-request.length // self._block_size) - len(cached)
         if not self.pictures.can_start(request, computed, draft):
             return False
         request.slot = self._free_slots.pop()
@@ -60,14 +60,15 @@ class Residency:
         )
         return True
 
-    def has_room(self, request: Request, spare_blocks: int) -> bool:
-        """Whether there is a slot, and blocks with `spare_blocks` left over."""
+    def room(self, request: Request, spare_blocks: int) -> tuple[list[int], int] | None:
+        """Blocks of a cached prefix and how many the request needs beside them; None without a slot
+        or without blocks for it with `spare_blocks` left over."""
         if not self._free_slots:
-            return False
+            return None
         cached = self._cached_prefix(request)
         needed = -(-request.length // self._block_size) - len(cached)
-        room = self.blocks.available - self.blocks.unreferenced(cached)
-        return room >= needed + spare_blocks
+        free = self.blocks.available - self.blocks.unreferenced(cached)
+        return (cached, needed) if free >= needed + spare_blocks else None
 
     def _cached_prefix(self, request: Request) -> list[int]:
         """Cached blocks that the request begins with; at least one token is left to compute, and

@@ -119,14 +119,14 @@ class Scheduler:
         """Plans the next step; None when nothing can be computed before a launched step retires.
 
         The plan counts as launched from here on. Its budget is `prompt_tokens` beside those who
-        decode; by default that of the runner, for all.
+        decode; by default that of the runner, for all, but at least one more than decode.
         """
         if self._speculation.waits(self._launched, self._running):
             return None
         self._make_way()
         decodes = self._turns.of(self._next_step, [r for r in self._running if r.remaining == 1])
         prompts = [request for request in self._running if request.remaining > 1]
-        whole = self._limits.step_token_budget
+        whole = max(self._limits.step_token_budget, len(decodes) + 1)
         draft = Draft(whole if prompt_tokens is None else prompt_tokens + len(decodes))
         if self._waiting and self._fairness.goes_first(first := self._first_waiting(), prompts):
             draft.reserve(len(decodes))
@@ -186,8 +186,8 @@ class Scheduler:
         if not self._waiting or self._leaving:
             return
         request = self._first_waiting()
-        room = self._residency.has_room(request, len(self._running))
-        if not room and (victim := who_gives_way(request, self._running)) is not None:
+        victim = who_gives_way(request, self._running)
+        if victim is not None and self._residency.room(request, len(self._running)) is None:
             self._preempt(victim)
 
     def _grow(self, request: Request, draft: Draft) -> bool:
@@ -261,8 +261,9 @@ class Scheduler:
     def _accept(self, row: LaunchedRow, drawn: Sequence[Drawn]) -> list[PeerDelta]:
         """Takes what a row has drawn as far as its guesses were right and the answer goes on."""
         request, confirmed = row.request, row.confirmed(drawn)
+        known = len(request.tokens)
         deltas = request.take(drawn[: confirmed + 1])
-        self._totals.generated_tokens += len(deltas)
+        self._totals.generated_tokens += len(request.tokens) - known
         self._speculation.learn(row, confirmed)
         if request.status is Status.RUNNING:
             self._residency.seal(request)

@@ -16,12 +16,11 @@ OUT_OF_MEMORY = (
 
 def culprits(rows: Sequence[LaunchedRow], *, encoding: bool) -> list[Request]:
     """Whose part of a step was too much: pictures where they were being encoded, else prompts, else
-    the last in rank. Requests that have ended are not named."""
-    alive = [row for row in rows if row.request.status is not Status.FINISHED]
-    for guilty in ([r for r in alive if encoding and r.encodes], [r for r in alive if r.prompt]):
-        if guilty:
-            return [row.request for row in guilty]
-    return [max((row.request for row in alive), key=lambda r: r.rank)] if alive else []
+    the last in rank. Of these, whoever has ended is not named, and nobody in its place."""
+    encoded = [row.request for row in rows if encoding and row.encodes]
+    prompts = [row.request for row in rows if row.prompt]
+    guilty = encoded or prompts or [max((row.request for row in rows), key=lambda r: r.rank)]
+    return [request for request in guilty if request.status is not Status.FINISHED]
 
 
 def refusals(guilty: Sequence[Request]) -> list[tuple[bytes, Delta]]:

@@ -16,11 +16,13 @@ from server.messages import StepReport
 
 SMALLEST, LARGEST = 32, 8192
 """Prompts must get on however slow the machine is; and a step that is still short with so many
-tokens gains nothing from more."""
+tokens gains nothing from more. `model/footprint.py` counts activations of a quarter of the largest,
+and the KV cache leaves a tenth of a GPU's free memory, whatever they take: a step that finds too
+little there makes the budget `shrink`, or several ranks start again."""
 
 ALONE, ALONE_LARGEST = 4, 2048
-"""How many times the budget a step holds where nobody decodes, and how many tokens at most, which
-is what a rank's memory is planned for."""
+"""How many times the budget a step holds where nobody decodes, and how many tokens at most: as many
+as activations are counted for."""
 
 AIM = 0.9
 """Share of the target to aim at: times vary."""
@@ -64,7 +66,8 @@ class StepBudget:
 
     def note(self, step: StepReport) -> None:
         """A step beside streams is over."""
-        prompt_tokens = step.tokens - step.rows + step.pictures * self._image_cost_tokens
+        prompt_tokens = step.tokens - step.rows - step.guesses
+        prompt_tokens += step.pictures * self._image_cost_tokens
         if not prompt_tokens:
             self._decode_s += RECENT * (step.seconds - self._decode_s)
             return

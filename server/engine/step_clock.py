@@ -14,13 +14,14 @@ class StepClock:
     """Told of every launch and every end, in order.
 
     Args:
+        stages: of the pipeline: a plan may repeat the rows of the one so many before it.
         clock: in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stages: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._launched: deque[tuple[float, StepPlan]] = deque()
-        self._rows = 0
+        self._last_rows = deque([0] * stages, maxlen=stages)
         self._ended_s = 0.0
 
     def launch(self, plan: StepPlan) -> None:
@@ -38,12 +39,13 @@ class StepClock:
         now_s = self._clock()
         began_s = max(launched_s, self._ended_s)
         self._ended_s = now_s
-        if plan.rows is not None:
-            self._rows = len(plan.rows)
+        rows = self._last_rows[0] if plan.rows is None else len(plan.rows)
+        self._last_rows.append(rows)
         return StepReport(
             now_s - began_s,
-            self._rows if plan.rows is None else sum(row.count for row in plan.rows),
+            rows if plan.rows is None else sum(row.count for row in plan.rows),
             result.encode_seconds,
-            self._rows,
+            rows,
             len(plan.encodes),
+            sum(len(row.guesses) for row in plan.rows or ()),
         )

@@ -107,7 +107,7 @@ class Ops(Protocol):
 
 
 class TorchOps:
-    """The reference, and the implementation of CPUs."""
+    """The reference, and what computes where nothing better runs."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         exact = x.float()

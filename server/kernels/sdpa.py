@@ -1,4 +1,4 @@
-"""Paged attention in plain torch: the backend of the CPU and the reference for all others.
+"""Paged attention in plain torch: the reference for all others, and what runs everywhere.
 
 Contexts are gathered from the cache and go through `scaled_dot_product_attention`: rows of one
 token together, the query heads of a KV head standing in for query positions; longer rows one by

@@ -128,9 +128,12 @@ class LlamaLayer:
             normed = self.input_norm(x, ops)
         else:
             x, normed = self.input_norm.add(x, branch, ops)
-        branch = self.attention(normed, rotary, cache, batch, ops=ops, wanted=wanted)
-        x = x if wanted is None else x[wanted]
-        x, normed = self.post_attention_norm.add(x, branch, ops)
+        attended = self.attention(normed, rotary, cache, batch, ops=ops)
+        if wanted is not None:
+            x, attended = x[wanted], attended[wanted]
+            if not len(wanted):  # keys and values are there, and some kernels take no empty matrix
+                return x, x
+        x, normed = self.post_attention_norm.add(x, self.attention.out(attended), ops)
         return x, self.mlp(normed, ops)
 
 
@@ -152,14 +155,13 @@ class LlamaAttention:
         batch: AttentionBatch,
         *,
         ops: Ops,
-        wanted: Tensor | None,
     ) -> Tensor:
+        """What the heads read, [T, heads * head_dim], to be multiplied by `out`."""
         qkv = torch.unflatten(self.qkv(x), -1, (-1, self.head_dim))
         attended = ops.rotate_and_attend(
             self.index, qkv, rotary, heads=self.heads, cache=cache, batch=batch
         )
-        attended = attended if wanted is None else attended[wanted]
-        return self.out(attended.flatten(1))
+        return attended.flatten(1)
 
 
 class LlamaMlp:

@@ -37,6 +37,10 @@ from server.runner.stage import make_stage
 from server.runner.stopwatch import Stopwatch
 from server.runner.vocabulary import Vocabulary
 
+LOGITS_AT_ONCE = 256
+"""Tokens of a prompt whose logits exist at a time: those of a chunk may take gigabytes, for which
+nobody has planned."""
+
 
 class LocalRunner:
     """A `Runner` for one device: of the whole model, or of a rank's part of it.
@@ -169,7 +173,7 @@ class LocalRunner:
             result = self._graphs.run(layout.row_slots, layout.positions, arrived)
         else:
             last = self._upload(layout.sampling_tokens) if self._predicts else None
-            whole = any(slot.prompt_logprobs is not None for slot in slots)
+            whole = any(slot.reports_prompt for slot in slots)
             wanted = None if whole else last
             result = self._forward(layout, plan.scatters, arrived, wanted)
             if last is not None:
@@ -258,7 +262,8 @@ class LocalRunner:
         if not asked:
             return Sampled(token_ids, None, [], prompts)
         top = max(count for count in counts if count is not None)
-        return Sampled(token_ids, Logprobs.of(untouched, token_ids[asked], top), counts, prompts)
+        chosen = token_ids[asked].clamp(min=0)
+        return Sampled(token_ids, Logprobs.of(untouched, chosen, top), counts, prompts)
 
     def _all_prompt_logprobs(
         self, rows: Sequence[Row], slots: Sequence[Slot], layout: StepLayout, hidden: Tensor
@@ -266,22 +271,26 @@ class LocalRunner:
         """Those of all rows that want them, from the `hidden` state of each token."""
         parts: list[PromptPart] = []
         for row, slot in zip(rows, slots, strict=True):
-            if slot.prompt_logprobs is not None:
+            if slot.reports_prompt:
                 first = layout.token_of(row.slot, slot.computed)
                 parts += self._prompt_logprobs(row, slot, hidden[first : first + row.count])
         return parts
 
     def _prompt_logprobs(self, row: Row, slot: Slot, hidden: Tensor) -> list[PromptPart]:
         """What the model thought of the prompt's tokens that follow the positions of a chunk with
-        the states `hidden` [tokens, hidden]; nothing when there are none."""
-        first = slot.computed + 1
-        targets = self._slots.tokens[row.slot, first : min(first + row.count, slot.prompt_length)]
-        if not len(targets):
-            return []
+        the states `hidden` [tokens, hidden]."""
         assert slot.prompt_logprobs is not None
-        logits = self._vocabulary.whole(self._model.logits(hidden[: len(targets)]))
-        logprobs = Logprobs.of(logits, targets, slot.prompt_logprobs)
-        return [PromptPart(row.slot, first, logprobs, slot.prompt_logprobs)]
+        first = slot.computed + 1
+        end = min(first + row.count, slot.prompt_length)
+        states = torch.split(hidden[: end - first], LOGITS_AT_ONCE)
+        targets = torch.split(self._slots.tokens[row.slot, first:end], LOGITS_AT_ONCE)
+        parts: list[PromptPart] = []
+        for some, following in zip(states, targets, strict=True):
+            logits = self._vocabulary.whole(self._model.logits(some))
+            logprobs = Logprobs.of(logits, following, slot.prompt_logprobs)
+            parts.append(PromptPart(row.slot, first, logprobs, slot.prompt_logprobs))
+            first += len(following)
+        return parts
 
     def _upload(self, values: Ints) -> Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)

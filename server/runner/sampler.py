@@ -12,12 +12,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from server.engine.plan import NOTHING
 from server.messages import SamplingParams
 from server.runner.noise import gumbel_noise, noise_key
 from server.runner.shaping import SamplingRow, apply_mask, shape_logits
 
 GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy: dividing by them would overflow."""
+
+WEIGHT = 1 << 40
+"""Of the likeliest token, where likelihoods are added up: as integers, because a GPU adds in any
+order, and a row must keep the same tokens on all ranks, alone and in a batch."""
 
 
 def sample(
@@ -30,18 +35,25 @@ def sample(
         masks: which tokens each row may draw, where there are any; see `engine.plan.Pending`.
 
     Returns:
-        int64 [rows].
+        int64 [rows]; `NOTHING` where no token is left.
     """
+    bent = False
     for index, row in enumerate(rows):
         if row.params.shaped:
             shape_logits(logits[index], row)
+            bent = True
         if masks and (mask := masks[index]) is not None:
             apply_mask(logits[index], mask)
+            bent = True
     token_ids = logits.argmax(dim=-1)
     random = [i for i, row in enumerate(rows) if is_random(row)]
     if random:
         drawing = [rows[i] for i in random]
         token_ids[random] = perturbed(logits[random], drawing, first_id=0).argmax(dim=-1)
+    if bent:
+        # A token that is ruled out is the likeliest only where all are.
+        drawn = logits.gather(1, token_ids[:, None])[:, 0]
+        token_ids = token_ids.masked_fill(drawn == -torch.inf, NOTHING)
     return token_ids
 
 
@@ -73,10 +85,12 @@ def _restrict(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     rank = torch.arange(logits.shape[1], device=logits.device)
     top_k = torch.tensor([p.top_k or logits.shape[1] for p in params], device=logits.device)
     ordered = ordered.masked_fill(rank >= top_k[:, None], -torch.inf)
-    probability = ordered.softmax(dim=-1)
-    mass_before = probability.cumsum(dim=-1) - probability
-    out = mass_before >= logits.new_tensor([p.top_p for p in params])[:, None]
-    out |= probability < probability[:, :1] * logits.new_tensor([p.min_p for p in params])[:, None]
+    likelihood = (ordered - ordered[:, :1]).exp()
+    weight = (likelihood * WEIGHT).long()
+    mass = weight.cumsum(dim=-1)
+    top_p = torch.tensor([p.top_p for p in params], dtype=torch.float64, device=logits.device)
+    out = mass - weight >= (mass[:, -1:] * top_p[:, None]).long()
+    out |= likelihood < logits.new_tensor([p.min_p for p in params])[:, None]
     out[:, 0] = False
     ordered = ordered.masked_fill(out, -torch.inf)
     return torch.empty_like(logits).scatter_(1, order, ordered)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from server.engine.plan import Grow, Install, Row, RunnerLimits, StepPlan
 from server.messages import SamplingParams
-from server.runner.shaping import SamplingRow
+from server.runner.shaping import SamplingRow, TokenRules
 
 
 @dataclass(slots=True)
@@ -29,8 +29,14 @@ class Slot:
     """Positions with keys and values."""
     num_blocks: int
     sampling: SamplingParams
-    stop_ids: tuple[int, ...]
+    rules: TokenRules | None
     prompt_logprobs: int | None
+
+    @property
+    def reports_prompt(self) -> bool:
+        """Whether log probabilities are wanted of what follows the next position: of the prompt's
+        tokens alone."""
+        return self.prompt_logprobs is not None and self.computed + 1 < self.prompt_length
 
 
 class Slots:
@@ -45,6 +51,7 @@ class Slots:
         self.tokens = torch.zeros(rows, tokens, dtype=torch.int64, device=device)
         self.block_tables = torch.zeros(rows, max_blocks, dtype=torch.int64, device=device)
         self.block_tables[-1] = limits.kv_blocks
+        self._vocab_size = limits.vocab_size
         self._slots: dict[int, Slot] = {}
         self._last_rows: deque[list[Row]] = deque([[]] * limits.stages, maxlen=limits.stages)
 
@@ -82,7 +89,9 @@ class Slots:
             computed=install.computed,
             num_blocks=0,
             sampling=install.sampling,
-            stop_ids=tuple(install.stop_ids),
+            rules=TokenRules.of(
+                install.sampling, install.stop_ids, self._vocab_size, self.tokens.device
+            ),
             prompt_logprobs=install.prompt_logprobs,
         )
         self._grow(Grow(install.slot, install.blocks))
@@ -108,9 +117,10 @@ class Slots:
                 slot.length += 1
 
     def write(self, slots: list[int], positions: list[int], token_ids: Tensor) -> None:
-        """Gives tokens their value, which stays on the device."""
+        """Gives tokens their value, which stays on the device. For `NOTHING` any will do, as long
+        as it can be looked up: the request ends."""
         places = torch.tensor([slots, positions], device=token_ids.device)
-        self.tokens.index_put_((places[0], places[1]), token_ids)
+        self.tokens.index_put_((places[0], places[1]), token_ids.clamp(min=0))
 
     def sampling_row(self, slot: int, position: int) -> SamplingRow:
         """How the token at a position of a slot is drawn."""
@@ -118,4 +128,4 @@ class Slots:
         generated = None
         if state.sampling.shaped:
             generated = self.tokens[slot, state.prompt_length : position]
-        return SamplingRow(state.sampling, position, generated, state.stop_ids)
+        return SamplingRow(state.sampling, position, generated, state.rules)

@@ -234,7 +234,8 @@ class FakeRunner:
         cost = sum(row.count for row in rows)
         if len(plan.encodes) > 1:  # a single picture may be dearer than a budget
             cost += len(plan.encodes) * self.limits.image_cost_tokens
-        assert cost <= self.limits.step_token_budget
+        # A token for everybody who decodes and one of a prompt are always computed.
+        assert cost <= max(self.limits.step_token_budget, self.limits.slots + 1)
         embeddings = {
             (s.slot, s.position + i): ("image", self.pictures[s.image_slot], s.first + i)
             for s in plan.scatters
@@ -297,6 +298,7 @@ def make_submit(
     seed: int = 0,
     cache_salt: bytes = b"",
     priority: int = 0,
+    tenant: bytes = b"",
 ) -> Submit:
     """A request; `images` are (offset, pixels)."""
     refs = [
@@ -312,4 +314,5 @@ def make_submit(
         stop_ids=list(stop_ids),
         cache_salt=cache_salt,
         priority=priority,
+        tenant=tenant,
     )

@@ -9,6 +9,7 @@ from server.engine.fairness import FORGET_AT, Fairness
 from server.messages import Submit
 from tests.engine.fake import FakeRunner, limits, make_submit
 from tests.engine.harness import Harness
+from tests.engine.test_scheduler import Checked
 
 FLOOD_SIZE = 200
 FLOOD, ONE = b"flood", b"one"
@@ -75,6 +76,38 @@ def test_one_request_after_the_other_is_still_one_request(answer: int) -> None:
         assert steps_until_first_token(harness, request_id) <= alone(9) + 2
         while len(harness.tokens(request_id)) < 2:
             harness.step()
+
+
+def test_a_budget_smaller_than_the_number_of_streams() -> None:
+    """Streams of one tenant grow in number beside the prompt of another."""
+    harness = Checked(limits(slots=8, kv_blocks=64, step_token_budget=4))
+    for request_id in range(3):
+        harness.submit(of(FLOOD, make_submit(request_id, [request_id], max_tokens=40)))
+    harness.step()
+    harness.submit(of(ONE, make_submit(10, range(30))))
+    harness.step()
+    for request_id in range(3, 7):
+        harness.submit(of(FLOOD, make_submit(request_id, [request_id], max_tokens=40)))
+    harness.run()
+    harness.check_answers()
+
+
+def test_streams_and_a_prompt_get_on_whatever_the_budget() -> None:
+    harness = Checked(limits(slots=8, kv_blocks=64, step_token_budget=2))
+    for request_id in range(5):
+        harness.submit(make_submit(request_id, [request_id], max_tokens=40))
+    for _ in range(10):
+        harness.step()
+    harness.submit(make_submit(10, range(9), max_tokens=1))
+    before = [len(harness.tokens(request_id)) for request_id in range(5)]
+    steps = 0
+    while 10 not in harness.deltas:
+        harness.step()
+        steps += 1
+    assert steps <= 9 + 1
+    assert [len(harness.tokens(i)) - n for i, n in enumerate(before)] == [steps] * 5
+    harness.run()
+    harness.check_answers()
 
 
 def test_within_a_tenant_the_order_of_arrival_stays() -> None:

@@ -86,6 +86,8 @@ class CountingCompiler:
         matcher: Future[Matcher] = Future()
 
         def finish() -> None:
+            if not matcher.set_running_or_notify_cancel():
+                return
             try:
                 matcher.set_result(CountingMatcher(int(grammar.text)))
             except ValueError as error:
@@ -300,6 +302,17 @@ def test_steps_keep_to_the_budget_and_teach_it(
         client.send(make_submit(2, range(50), max_tokens=1))
         setting.answers(client)
         assert budget.prompt_tokens == left
+    setting.close()
+
+
+@pytest.mark.parametrize("budget", [None, StepBudget(limits(step_token_budget=40), target_s=60.0)])
+def test_a_process_is_told_the_budget_when_it_connects(
+    tmp_path: Path, budget: StepBudget | None
+) -> None:
+    setting = Setting(tmp_path, budget)
+    message = setting.connect("api-0").receive()
+    assert isinstance(message, Outputs)
+    assert message.gauges.prompt_budget == (40 if budget else 16)
     setting.close()
 
 

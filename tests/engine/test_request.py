@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from server.engine.request import Request
+import msgspec
+import pytest
+
+from server.engine.plan import NOTHING
+from server.engine.request import NOTHING_LEFT, Request
+from server.messages import FinishReason, SamplingParams
 from tests.engine.fake import IMAGE_BYTES, VOCAB_SIZE, limits, make_submit
 
 A, B = b"aaaa", b"bbbb"
@@ -94,3 +100,30 @@ def test_what_could_never_run_is_named() -> None:
     assert "overlap" in fault(range(8), images=[(-1, A)])
     assert "wrong size" in fault(range(8), images=[(1, b"a" * (IMAGE_BYTES + 1))])
     assert "number" in fault(range(20), images=[(1, A)], pixels=[A, B])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"prompt": b"12345"}, "needs a prompt"),
+        ({"sampling": SamplingParams(bad_words=[[1], []])}, "empty"),
+        ({"sampling": SamplingParams(allowed_token_ids=[])}, "empty"),
+        ({"sampling": SamplingParams(logprobs=VOCAB_SIZE + 1)}, "log probabilities"),
+        ({"sampling": SamplingParams(logprobs=-1)}, "log probabilities"),
+        ({"prompt_logprobs": VOCAB_SIZE + 1}, "log probabilities"),
+        ({"sampling": SamplingParams(logprobs=VOCAB_SIZE), "prompt_logprobs": VOCAB_SIZE}, ""),
+    ],
+)
+def test_what_no_runner_could_do_is_named(changes: dict[str, Any], named: str) -> None:
+    submit = msgspec.structs.replace(make_submit(1, range(8)), **changes)
+    fault = Request.from_submit(b"api-0", submit, []).fault(limits())
+    assert named in (fault or "")
+    assert bool(fault) == bool(named)
+
+
+def test_an_answer_ends_where_nothing_could_be_drawn() -> None:
+    r = request([1, 2, 3], max_tokens=9)
+    token, end = r.take([(5, None), (NOTHING, None), (6, None)])
+    assert (token.token_ids, token.finish) == ([5], None)
+    assert (end.token_ids, end.finish, end.error) == ([], FinishReason.ERROR, NOTHING_LEFT)
+    assert list(r.tokens) == [1, 2, 3, 5]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import pytest
+
+from server.engine.blocks import BlockPool
 from server.engine.plan import RunnerLimits
 from server.engine.request import Matcher
 from server.messages import FinishReason, Submit
@@ -138,6 +141,23 @@ def test_a_prefix_is_found_again_also_what_was_generated() -> None:
     harness.run()
     harness.check_answers()
     assert harness.deltas[2][0].cached_tokens == 16
+
+
+def test_a_prefix_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lookups, match = 0, BlockPool.match
+
+    def counting(self: BlockPool, keys: Iterable[bytes]) -> list[int]:
+        nonlocal lookups
+        lookups += 1
+        return match(self, keys)
+
+    monkeypatch.setattr(BlockPool, "match", counting)
+    harness = Checked()
+    for request_id in range(2):
+        harness.submit(make_submit(request_id, range(10)))
+        harness.run()
+    harness.check_answers()
+    assert lookups == 2
 
 
 def test_without_the_prefix_cache_everything_is_computed() -> None:

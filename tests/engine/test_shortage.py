@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from server.engine.shortage import OUT_OF_MEMORY
 from server.messages import FinishReason
 from tests.engine.fake import limits, make_submit
@@ -63,10 +65,26 @@ def test_what_those_steps_should_have_computed_is_not_found_in_the_cache() -> No
     assert harness.deltas[2][0].cached_tokens == 0
 
 
+@pytest.mark.parametrize("encoding", [False, True])
+def test_nobody_fails_for_a_request_that_has_ended(encoding: bool) -> None:
+    harness = failing(step=3, encoding=encoding)
+    for request_id in (1, 2):
+        harness.submit(make_submit(request_id, range(request_id + 3), max_tokens=9))
+    for _ in range(3):
+        harness.step()
+    harness.submit(make_submit(3, range(20, 29), images=[(2, A)]), [A])
+    harness.step()
+    harness.cancel(3)
+    harness.run()
+    assert harness.finish(3) is FinishReason.CANCELLED
+    del harness.expected[3]
+    harness.check_answers()
+
+
 def test_a_request_that_has_ended_is_not_told_again() -> None:
     harness = failing(step=0)
     harness.submit(make_submit(1, range(9)))
-    harness.submit(make_submit(2, range(5)))
+    harness.submit(make_submit(2, range(20, 25)))
     harness.scheduler.schedule()
     harness.cancel(1)
     deltas = harness.scheduler.start_over(encoding=False)

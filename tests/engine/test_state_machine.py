@@ -61,6 +61,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         seed=st.integers(0, 2),
         grammar_size=st.none() | st.integers(1, 10),
         priority=st.integers(-1, 1),
+        tenant=st.sampled_from([b"", b"a", b"b"]),
     )
     def submit(
         self,
@@ -73,6 +74,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         seed: int,
         grammar_size: int | None,
         priority: int,
+        tenant: bytes,
     ) -> None:
         prompt = [head] * length
         images = []
@@ -89,6 +91,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             stop_ids=sorted(stop_ids),
             seed=seed,
             priority=priority,
+            tenant=tenant,
         )
         self.next_id += 1
         self.harness.submit(submit, pictures, grammar_size=grammar_size)

@@ -51,7 +51,7 @@ class Simulation:
         self.token_times: dict[int, list[float]] = {}
         self._scheduler = Scheduler(ROOM, prefix_cache=False)
         self._runner = NullRunner(ROOM, (1,))
-        self._clock = StepClock(lambda: self.now_s)
+        self._clock = StepClock(1, lambda: self.now_s)
         self._free_s = 0.0
         self._rows = 0
         self._pending: deque[tuple[Pending, float, bool]] = deque()
@@ -213,8 +213,8 @@ def test_a_prompt_that_is_alone_takes_longer_steps() -> None:
     assert sum(pause > TARGET_S for pause in simulation.pauses(stream, since_s)) <= 4
 
 
-def note(budget: StepBudget, seconds: float, tokens: int, rows: int, pictures: int = 0) -> None:
-    budget.note(StepReport(seconds, tokens, rows=rows, pictures=pictures))
+def note(budget: StepBudget, seconds: float, tokens: int, rows: int, **others: int) -> None:
+    budget.note(StepReport(seconds, tokens, rows=rows, **others))
 
 
 def test_a_short_prompt_tells_nothing_about_long_ones() -> None:
@@ -228,6 +228,15 @@ def test_pictures_count_as_the_tokens_that_they_cost() -> None:
     budget = StepBudget(room, TARGET_S)
     note(budget, 0.09, tokens=101, rows=1, pictures=2)
     assert budget.prompt_tokens == 500 * 0.045 / 0.09
+
+
+def test_guesses_are_no_prompts() -> None:
+    budget = StepBudget(ROOM, TARGET_S)
+    for _ in range(20):
+        note(budget, TARGET_S, tokens=8, rows=1, guesses=7)
+    assert budget.prompt_tokens == ROOM.step_token_budget
+    note(budget, 2 * TARGET_S, tokens=108, rows=1, guesses=7)
+    assert budget.prompt_tokens < ROOM.step_token_budget, "a prompt beside them is one"
 
 
 def test_stages_share_the_target() -> None:

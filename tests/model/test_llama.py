@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import random
 from itertools import repeat
+from typing import ClassVar
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 from torch.testing import assert_close
 
+from server.distributed.groups import Group
 from server.kernels.ops import Rotary
 from server.model.internvl import InternVLChat
-from tests.golden import CASES, CONVERSATIONS, case
+from server.model.spec import ModelSpec
+from server.model.weights import load_model
+from tests.golden import CASES, CHECKPOINT, CONVERSATIONS, case
 from tests.model.paged import PagedSequences
 from tests.model.pictures import prompt_embeddings
 
@@ -86,6 +91,32 @@ def test_states_that_nobody_reads_are_left_out(
     assert_close(read, states[wanted])
     assert torch.equal(part.cache.keys, whole.cache.keys)
     assert torch.equal(part.cache.values, whole.cache.values)
+
+
+class CountingMatrix:
+    """Counts the rows that it is multiplied with."""
+
+    rows: ClassVar[set[int]] = set()
+    size_bytes = 0
+
+    def __init__(self, weight: Tensor, group: Group) -> None:
+        self._weight = weight
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        self.rows.add(len(x))
+        return functional.linear(x, self._weight, bias)
+
+
+def test_no_matrix_is_multiplied_with_no_rows() -> None:
+    """The kernel for 4 bits on a GPU cannot be launched for none."""
+    spec, cpu = ModelSpec.load(CHECKPOINT), torch.device("cpu")
+    model = load_model(CHECKPOINT, spec, torch.float32, cpu, pack=CountingMatrix)
+    tokens = whole_conversation(model, "text_en")
+    paged = PagedSequences(model, [tokens])
+    batch, nobody = paged.batch([0], [len(tokens)]), torch.empty(0, dtype=torch.int64)
+    states = model.forward(tokens, paged.cache, batch, nobody)
+    assert model.logits(states).shape == (0, spec.text.vocab_size)
+    assert CountingMatrix.rows == {len(tokens)}
 
 
 def test_batch_of_three(golden_model: InternVLChat) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from server.messages import SamplingParams, TokenLogprob
 from server.model.internvl import InternVLChat
@@ -67,6 +70,53 @@ def test_the_prompts_are_those_of_the_authors(model: InternVLChat, name: str, bu
             assert entry.top_logprobs[0] == pytest.approx(best[position], abs=1e-3)
             assert entry.logprob <= entry.top_logprobs[0] + 1e-6
         assert harness.tokens(request_id) == case["generated_ids"][:4]
+
+
+def test_few_logits_exist_at_once(model: InternVLChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = golden.case("two_separate_round2")
+    asked = ask("a", case["token_ids"], case["images"], GREEDY, max_tokens=4)
+    whole = run(model, asked, 3)
+    rows, logits = [], InternVLChat.logits
+
+    def counting(self: InternVLChat, hidden: Tensor) -> Tensor:
+        rows.append(len(hidden))
+        return logits(self, hidden)
+
+    monkeypatch.setattr(InternVLChat, "logits", counting)
+    monkeypatch.setattr("server.runner.runner.LOGITS_AT_ONCE", 5)
+    sliced = run(model, asked, 3)
+    assert max(rows) == 5
+    for request_id in range(2):
+        parts, at_once = (h.deltas[request_id][0].prompt_logprobs for h in (sliced, whole))
+        assert parts is not None and at_once is not None
+        for part, other in zip(parts, at_once, strict=True):
+            assert part.top_ids == other.top_ids
+            assert part.logprob == pytest.approx(other.logprob, abs=1e-5)
+
+
+def test_behind_the_prompt_steps_are_as_short_as_any(
+    model: InternVLChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = make_runner(model, step_token_budget=64)
+    layers = runner._layers
+    counts: list[tuple[int, int]] = []
+
+    def counting(hidden: Tensor, *others: Any) -> Tensor:
+        states = layers(hidden, *others)
+        counts.append((len(hidden), len(states)))
+        return states
+
+    monkeypatch.setattr(runner, "_layers", counting)
+    prompt = golden.case("text_en")["token_ids"]
+    asked = ask("reported", prompt, [], GREEDY, max_tokens=4)
+    harness = Harness(runner)
+    harness.submit(msgspec.structs.replace(asked.submit, prompt_logprobs=0))
+    harness.step()
+    harness.submit(ask("long", range(100, 200), [], GREEDY, max_tokens=1).numbered(1))
+    harness.run()
+    runner.close()
+    assert counts[0] == (len(prompt), len(prompt))
+    assert counts[1:4] == [(64, 1), (38, 2), (1, 1)]
 
 
 def test_the_answers_are_those_of_the_authors(model: InternVLChat) -> None:

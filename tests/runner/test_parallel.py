@@ -20,7 +20,7 @@ from tests import golden
 from tests.distributed.threads import make_groups
 from tests.engine.fake import CountingMatcher
 from tests.engine.harness import Harness
-from tests.runner.requests import Asked, ask, ask_golden, make_rank
+from tests.runner.requests import END_ID, Asked, ask, ask_golden, make_rank
 from tests.runner.test_invariance import SAMPLED
 from tests.runner.test_speculation import prompts
 
@@ -103,6 +103,8 @@ def crowd() -> list[Asked]:
         name = f"sampled {index}"
         asked.append(ask(name, case["token_ids"], case["images"], sampling, max_tokens=16))
     case = golden.case("text_en")
+    nothing = SamplingParams(seed=8, allowed_token_ids=[END_ID], min_tokens=2)
+    asked.append(ask("nothing left", case["token_ids"], [], nothing, max_tokens=12))
     reported = SamplingParams(seed=9, logprobs=3, logit_bias={5: 3.0, 900: -2.0})
     return [*asked, ask("reported", case["token_ids"], [], reported, max_tokens=12)]
 

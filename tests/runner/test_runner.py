@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import pytest
 
 from server.engine.plan import Encode, Install, Row, StepPlan
+from server.engine.request import NOTHING_LEFT
 from server.messages import SamplingParams
 from server.model.internvl import InternVLChat
 from tests import golden
-from tests.runner.requests import make_runner
+from tests.engine.harness import Harness
+from tests.runner.requests import END_ID, ask, ask_golden, make_runner
 
 CASE = golden.case("text_en")
 PROMPT: list[int] = CASE["token_ids"]
@@ -59,3 +62,22 @@ def test_what_fails_in_a_step_comes_out_of_its_result(model: InternVLChat) -> No
     with pytest.raises(RuntimeError):
         pending.result()
     runner.close()
+
+
+def test_a_request_for_which_nothing_is_left_ends_alone(model: InternVLChat) -> None:
+    runner = make_runner(model)
+    harness = Harness(runner, prefix_cache=False)
+    harness.submit(ask_golden("text_en").numbered(0))
+    limits: list[dict[str, Any]] = [
+        {"allowed_token_ids": [END_ID], "min_tokens": 3},
+        {"allowed_token_ids": [5], "bad_words": [[5]], "logprobs": 2},
+        {"allowed_token_ids": [5], "bad_words": [[5, 5]], "top_p": 0.5, "logprobs": 2},
+    ]
+    for request_id, names in enumerate(limits, 1):
+        asked = ask("limited", PROMPT, [], SamplingParams(seed=3, **names))
+        harness.submit(asked.numbered(request_id))
+    harness.run()
+    runner.close()
+    assert harness.tokens(0) == CASE["generated_ids"]
+    assert [harness.tokens(request_id) for request_id in (1, 2, 3)] == [[], [], [5]]
+    assert all(harness.deltas[i][-1].error == NOTHING_LEFT for i in (1, 2, 3))

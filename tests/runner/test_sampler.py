@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from server.messages import SamplingParams
-from server.runner.sampler import sample
+from server.runner.sampler import _restrict, sample
 from server.runner.shaping import SamplingRow
 
 
@@ -47,6 +47,30 @@ def test_draws_follow_the_softmax() -> None:
 def test_filters_keep_the_likeliest(params: dict[str, float], expected: set[int]) -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     assert set(draw(logits, 2000, **params).tolist()) == expected
+
+
+def test_the_order_of_sums_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU adds a single row up in another order each time."""
+    logits = torch.randn(1, 64_000, generator=torch.Generator().manual_seed(3))
+    logits[0, 77] = 18.0  # beside it each of the others is less than a rounding
+    params = [SamplingParams(top_p=1 - share * 1e-4) for share in range(1, 16)]
+    together = _restrict(logits.repeat(len(params), 1), params)
+    cumsum = torch.Tensor.cumsum
+
+    def in_parts(values: Tensor, dim: int) -> Tensor:
+        parts = cumsum(torch.unflatten(values, dim, (-1, 640)), dim)
+        before = cumsum(parts[..., -1:], -2) - parts[..., -1:]
+        return (parts + before).flatten(-2)
+
+    monkeypatch.setattr(torch.Tensor, "cumsum", in_parts)
+    for row, one in zip(together, params, strict=True):
+        assert torch.equal(_restrict(logits, [one])[0], row)
+
+
+def test_half_of_the_mass_is_half_of_the_tokens() -> None:
+    params = [SamplingParams(top_p=share) for share in (0.1, 0.25, 0.5, 0.9)]
+    kept = _restrict(torch.full((4, 64_000), 7.0), params) > -torch.inf
+    assert kept.sum(dim=-1).tolist() == [6_400, 16_000, 32_000, 57_600]
 
 
 def test_what_is_left_keeps_its_proportions() -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from server.engine.plan import NOTHING
 from server.messages import SamplingParams
 from server.runner.sampler import sample
-from server.runner.shaping import SamplingRow, apply_mask, shape_logits
+from server.runner.shaping import SamplingRow, TokenRules, apply_mask, shape_logits
 
 LOGITS = torch.tensor([2.0, 1.9, 1.8, -1.0, -1.05])
 
@@ -15,11 +17,12 @@ LOGITS = torch.tensor([2.0, 1.9, 1.8, -1.0, -1.05])
 def shaped(
     generated: list[int], *, stop_ids: tuple[int, ...] = (), logits: Tensor = LOGITS, **params: Any
 ) -> Tensor:
+    sampling = SamplingParams(temperature=0.0, **params)
     row = SamplingRow(
-        SamplingParams(temperature=0.0, **params),
+        sampling,
         position=9,
         generated=torch.tensor(generated, dtype=torch.int64),
-        stop_ids=stop_ids,
+        rules=TokenRules.of(sampling, stop_ids, len(logits), logits.device),
     )
     assert row.params.shaped
     changed = logits.clone()
@@ -82,12 +85,22 @@ def test_masks_meet_their_rows() -> None:
 
 
 def test_a_random_row_never_draws_what_is_banned() -> None:
-    rows = [
-        SamplingRow(
-            SamplingParams(seed=1, temperature=2.0, top_p=0.9, allowed_token_ids=[1, 3]),
-            position,
-            torch.tensor([], dtype=torch.int64),
-        )
-        for position in range(500)
-    ]
+    sampling = SamplingParams(seed=1, temperature=2.0, top_p=0.9, allowed_token_ids=[1, 3])
+    rules = TokenRules.of(sampling, (), len(LOGITS), LOGITS.device)
+    generated = torch.tensor([], dtype=torch.int64)
+    rows = [SamplingRow(sampling, position, generated, rules) for position in range(500)]
     assert set(sample(LOGITS.repeat(500, 1), rows).tolist()) <= {1, 3}
+
+
+@pytest.mark.parametrize("others", [{"temperature": 0.0}, {}, {"top_p": 0.5}, {"min_p": 0.1}])
+def test_where_nothing_is_left_nothing_is_drawn(others: dict[str, float]) -> None:
+    generated = torch.tensor([], dtype=torch.int64)
+    rows = []
+    for words in ([[3]], [[2]]):
+        params = SamplingParams(allowed_token_ids=[3], bad_words=words, **others)  # type: ignore[arg-type]
+        rules = TokenRules.of(params, (), len(LOGITS), LOGITS.device)
+        rows.append(SamplingRow(params, 9, generated, rules))
+    rows.append(SamplingRow(SamplingParams(**others), 9))  # type: ignore[arg-type]
+    logits = LOGITS.repeat(3, 1)
+    logits[2, :4] -= 1000.0
+    assert sample(logits, rows, [None, None, b"\x1f"]).tolist() == [NOTHING, 3, 4]
