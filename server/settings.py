@@ -179,8 +179,9 @@ class Settings(Limits, BaseSettings):
     )
     step_token_budget: PositiveInt | None = Field(
         None,
-        description="Tokens computed in one step at most; bounds how long running streams wait "
-        "for somebody's prompt. Default: what --target-step-ms holds, by the times of steps.",
+        description="Tokens computed in one step at most, but at least one more than decode; "
+        "bounds how long running streams wait for somebody's prompt. Default: what "
+        "--target-step-ms holds, by the times of steps.",
     )
     target_step_ms: PositiveFloat | None = Field(
         None,
@@ -244,7 +245,10 @@ class Settings(Limits, BaseSettings):
         15.0, description="A comment is sent on a silent stream this often, against idle time-outs."
     )
     max_restarts: int = Field(
-        5, ge=0, description="Restarts of the engine within --restart-window-s before giving up."
+        5,
+        ge=0,
+        description="Restarts of the engine or of an API process, counted together, within "
+        "--restart-window-s before giving up.",
     )
     restart_window_s: PositiveFloat = Field(
         600.0, description="Window in which restarts are counted, in seconds."

@@ -75,7 +75,24 @@ class EngineRequests:
             self._bad_words(request),
         )
         _check_listed(limits.counts(), prompts * (request.n or 1))
+        self._check_allowed(request, limits)
         return limits
+
+    def _check_allowed(self, request: GenerationRequest, limits: TokenLimits) -> None:
+        """Raises:
+        ApiError: 400; of the tokens that are allowed none may come first.
+        """
+        if limits.allowed_token_ids is None:
+            return
+        banned = {word[0] for word in limits.bad_words if len(word) == 1}
+        if request.min_tokens:
+            banned.update(self._stop_ids(request))
+        if banned.issuperset(limits.allowed_token_ids):
+            raise invalid(
+                "Invalid 'allowed_token_ids': expected at least one token that 'bad_words' does "
+                "not ban and 'min_tokens' does not hold back.",
+                param="allowed_token_ids",
+            )
 
     def check_ids(self, token_ids: Sequence[int], param: str) -> None:
         """Raises:

@@ -156,6 +156,10 @@ def test_the_place_in_the_queue(fields: dict[str, Any], priority: int, tier: str
         ({"logit_bias": {"²": 1}}, "logit_bias"),
         ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
         ({"allowed_token_ids": [0, -1]}, "allowed_token_ids[1]"),
+        (
+            {"allowed_token_ids": [7], "stop_token_ids": [7], "min_tokens": 1},
+            "allowed_token_ids",
+        ),
         ({"stop_token_ids": [SPEC.text.vocab_size]}, "stop_token_ids[0]"),
         ({"bad_words": ["a", " "]}, "bad_words[1]"),
         ({"bad_words": ["a" * 257]}, "bad_words[0]"),
