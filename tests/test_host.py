@@ -92,6 +92,29 @@ def test_this_machine_has_both() -> None:
     assert 1 <= host.cores() <= len(os.sched_getaffinity(0))
 
 
+CODE = r"""
+import re
+from pathlib import Path
+import numpy
+from server import host
+
+def code_kib():
+    text = Path("/proc/self/smaps").read_text()
+    return sum(map(int, re.findall(r" r-xp .* /.*\n(?:.*\n){1,3}?Rss: +([0-9]+) kB", text)))
+
+numbers = numpy.random.default_rng(0).random((99, 99))
+before = code_kib(), (numbers @ numbers).sum()
+host.give_back()
+after = code_kib(), (numbers @ numbers).sum()
+assert after[0] < before[0] / 2, (before, after)
+assert after[1] == before[1]
+"""
+
+
+def test_code_that_the_start_alone_needed_is_given_back() -> None:
+    subprocess.run([sys.executable, "-c", CODE], check=True)
+
+
 FAULTS = """
 import resource
 import torch
