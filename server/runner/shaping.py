@@ -41,7 +41,8 @@ class TokenRules:
     ) -> TokenRules | None:
         """None where a request says nothing of the kind."""
         allowed = params.allowed_token_ids
-        if not (params.logit_bias or params.bad_words or stop_ids or allowed is not None):
+        held_back = stop_ids if params.min_tokens else ()
+        if not (params.logit_bias or params.bad_words or held_back or allowed is not None):
             return None
 
         def ids(values: Sequence[int]) -> Tensor:
@@ -58,7 +59,7 @@ class TokenRules:
             biases=torch.tensor(
                 list(params.logit_bias.values()), dtype=torch.float32, device=device
             ),
-            stop_ids=ids(stop_ids),
+            stop_ids=ids(held_back),
             min_tokens=params.min_tokens,
             forbidden=forbidden,
             bad_words=[(ids(word[:-1]), word[-1]) for word in params.bad_words if len(word) > 1],
