@@ -1,7 +1,8 @@
 """A server that answers at set times and computes nothing, to measure what measures.
 
 Prompts have a token for each word and 5 more, answers as many as `max_tokens` allows. A prompt with
-the word `fail` is refused, one with `break` loses its stream after the first token.
+the word `fail` is refused, one with `break` loses its stream after the first token, and one with
+`leave` is the last that its connection carries, which nobody is told.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ class NullServer:
             _plain(writer, 400, {"error": {"message": "asked to fail"}})
         else:
             await self._stream(body, len(words) + TEMPLATE_TOKENS, writer, "break" in words)
+        if "leave" in words:
+            await reader.read(1)  # of the next request
+            writer.close()
 
     async def _stream(
         self, body: dict[str, Any], prompt: int, writer: asyncio.StreamWriter, breaks: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -101,6 +102,7 @@ class Server:
                 timeout=aiohttp.ClientTimeout(connect=CONNECT_S, sock_read=SILENCE_S),
                 headers={"authorization": f"Bearer {self._api_key}"},
                 read_bufsize=READ_BYTES,
+                trace_configs=[_notes_reuse()],
             )
         return self._session
 
@@ -161,9 +163,7 @@ class Server:
 
     async def _read(self, body: bytes, reading: _Reading) -> str | None:
         """Fills `reading`; returns what the server objected to."""
-        headers = {"content-type": "application/json"}
-        url = f"{self.base_url}/chat/completions"
-        async with self._http.post(url, data=body, headers=headers) as response:
+        async with await self._post(body) as response:
             if response.status != 200:
                 text = (await response.read()).decode(errors="replace")
                 return f"HTTP {response.status}: {text[:ERROR_CHARS_MAX]}"
@@ -175,6 +175,36 @@ class Server:
                     return bytes(chunk.error).decode(errors="replace")[:ERROR_CHARS_MAX]
                 reading.take(now, chunk)
         return "the stream ended before its end"
+
+    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+        """The response, of which the head is there.
+
+        Some servers hang up behind a stream and do not say so. Who then finds the kept connection
+        closed has learned nothing about the request, and takes another one; a new one is the last.
+        """
+        headers = {"content-type": "application/json"}
+        url = f"{self.base_url}/chat/completions"
+        while True:
+            connection = SimpleNamespace(kept=False)
+            try:
+                return await self._http.post(
+                    url, data=body, headers=headers, trace_request_ctx=connection
+                )
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                if not connection.kept:
+                    raise
+
+
+def _notes_reuse() -> aiohttp.TraceConfig:
+    """Notes in a request's context when its connection is one that was kept."""
+    trace = aiohttp.TraceConfig()
+
+    async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.kept = True
+
+    trace.on_connection_reuseconn.append(note)
+    return trace
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[float, bytes]]:

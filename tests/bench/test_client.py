@@ -66,6 +66,26 @@ def test_failures_are_told(word: str, told: str) -> None:
     assert re.match(told, measured.error)
 
 
+def test_a_kept_connection_that_the_server_has_left_is_no_failure() -> None:
+    null = NullServer()
+
+    async def main() -> list[str | None]:
+        server = Server(await null.start(), MODEL, "none")
+        errors: list[str | None] = []
+        try:
+            for text in ("leave", "stay"):
+                fields = {"messages": [{"role": "user", "content": text}], "max_tokens": 2}
+                measured, _ = await server.ask(fields, epoch_s=time.perf_counter(), due_s=0.0)
+                errors.append(measured.error)
+        finally:
+            await server.close()
+            await null.stop()
+        return errors
+
+    assert asyncio.run(main()) == [None, None]
+    assert len(null.bodies) == 2
+
+
 def test_the_server_is_described() -> None:
     async def main() -> dict[str, Any]:
         null = NullServer()

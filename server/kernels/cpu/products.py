@@ -8,6 +8,7 @@ whatever rows stand beside; see `tiles`.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from numba import carray, njit
@@ -34,7 +35,7 @@ ROUNDED_VECTORS = 512
 """That a thread takes at a time."""
 
 _FIELDS = (
-    "items groups group rows inputs panels depth x weights scales bias result "
+    "items threads groups group rows inputs panels depth x weights scales bias result "
     "activation result_bytes sums sums_bytes"
 )
 _ACTIVATIONS: dict[Activation | None, int] = {None: 0, "gelu": 1, "silu_mul": 2}
@@ -58,21 +59,32 @@ def _activate(a, sums, sums_bytes, first_row, end_row, first_panel, end_panel):
                 store_kept(a.result, index // 2 + pair * WIDTH, value, a.result_bytes)
 
 
-@cache
-def _kernel(form: Form) -> Kernel:
+@njit
+def _place(a, panel, start, weight_bytes):
+    """The address of a panel's weights from an input on."""
+    return a.weights + (panel * a.inputs + start) * WIDTH * weight_bytes
+
+
+def _sweep(form: Form) -> Any:
     tile = tile_of(form)
     row_bytes, weight_bytes, together = form.row_bytes, form.weight_bytes, form.together
 
     @compiled(form)
-    def sweep(a, to, to_bytes, first_row, end_row, first_panel, end_panel, start, depth):
+    def sweep(a, to, to_bytes, first_row, end_row, first_panel, end_panel, start, depth, following):
         """Some rows with some panels, whose inputs from `start` on come from the closest cache for
-        all rows but the first ones."""
+        all rows but the first ones. Weights at `following`, if not 0, will be next."""
         whole = start + depth == a.inputs
         panel, done = first_panel, 1
         while panel < end_panel:
             offset = panel * VECTOR_BYTES
             row = first_row
-            coming = panel + TILE_PANELS
+            # Each tile asks for one of the panels that come next, as far as there are tiles.
+            ahead, asked = following, TILE_PANELS
+            if panel + TILE_PANELS < end_panel:
+                ahead = _place(a, panel + TILE_PANELS, start, weight_bytes)
+                asked = min(TILE_PANELS, end_panel - panel - TILE_PANELS)
+            if a.rows <= ROWS:
+                ahead = 0
             while row < end_row:
                 left = end_row - row
                 size = ROWS
@@ -80,18 +92,15 @@ def _kernel(form: Form) -> Kernel:
                     size = left
                 elif left <= FEWER_ROWS or ROWS < left <= 2 * FEWER_ROWS:
                     size = FEWER_ROWS
-                # Each tile asks for one of the panels that come next, as far as there are tiles.
-                ahead = 0
-                if a.rows > ROWS and coming < min(end_panel, panel + 2 * TILE_PANELS):
-                    ahead = a.weights + (coming * a.inputs + start) * WIDTH * weight_bytes
-                    coming += 1
+                if asked == 0:
+                    ahead = 0
                 done = tile(
                     end_panel - panel,
                     size,
                     min(size, left),
                     a.x + (row * a.inputs + start) * row_bytes,
                     a.inputs * row_bytes,
-                    a.weights + (panel * a.inputs + start) * WIDTH * weight_bytes,
+                    _place(a, panel, start, weight_bytes),
                     a.inputs * WIDTH * weight_bytes,
                     depth // together,
                     to + (row - first_row) * to_bytes + (panel - first_panel) * VECTOR_BYTES,
@@ -103,8 +112,19 @@ def _kernel(form: Form) -> Kernel:
                     0,
                     0,
                 )
+                if ahead:
+                    ahead += a.inputs * WIDTH * weight_bytes
+                    asked -= 1
                 row += size
             panel += done
+
+    return sweep
+
+
+@cache
+def _kernel(form: Form) -> Kernel:
+    sweep = _sweep(form)
+    weight_bytes = form.weight_bytes
 
     def multiply(pointer):
         a = carray(pointer, 1)[0]
@@ -123,7 +143,24 @@ def _kernel(form: Form) -> Kernel:
                 to, to_bytes = sums, a.group * VECTOR_BYTES
             for start in range(0, a.inputs, a.depth):
                 depth = min(a.depth, a.inputs - start)
-                sweep(a, to, to_bytes, first_row, end_row, first_panel, end_panel, start, depth)
+                following = 0
+                if start + depth < a.inputs:
+                    following = _place(a, first_panel, start + depth, weight_bytes)
+                elif item + a.threads < a.items:  # which will be this thread's, most likely
+                    panel = (item + a.threads) % a.groups * a.group
+                    following = _place(a, panel, 0, weight_bytes)
+                sweep(
+                    a,
+                    to,
+                    to_bytes,
+                    first_row,
+                    end_row,
+                    first_panel,
+                    end_panel,
+                    start,
+                    depth,
+                    following,
+                )
             if a.activation:
                 _activate(a, to, to_bytes, first_row, end_row, first_panel, end_panel)
 
@@ -207,6 +244,7 @@ def multiply(
         sums = torch.empty(torch.get_num_threads(), min(rows, BLOCK_ROWS) * group * WIDTH)
     _kernel(Form(x.itemsize, panels.itemsize)).run(
         items=groups * -(-rows // BLOCK_ROWS),
+        threads=torch.get_num_threads(),
         groups=groups,
         group=group,
         rows=rows,

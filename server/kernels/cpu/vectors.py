@@ -205,11 +205,12 @@ def take(context, pointer, counter):
 
 
 def prefetching(builder: ir.IRBuilder, address: Any) -> None:
-    """Asks for a line of memory that will be read soon. The address need not be one."""
+    """Asks for a line of memory that will be read soon, to be kept in the second cache: the first
+    one has no room beside what a tile reads. The address need not be one."""
     kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), _INT, _INT, _INT])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    read, keep, data = _INT(0), _INT(3), _INT(1)
-    builder.call(function, [builder.inttoptr(address, ir.PointerType()), read, keep, data])
+    read, second, data = _INT(0), _INT(2), _INT(1)
+    builder.call(function, [builder.inttoptr(address, ir.PointerType()), read, second, data])
 
 
 @intrinsic
