@@ -68,6 +68,8 @@ def _place(a, panel, start, weight_bytes):
 def _sweep(form: Form) -> Any:
     tile = tile_of(form)
     row_bytes, weight_bytes, together = form.row_bytes, form.weight_bytes, form.together
+    # Widened weights take as many registers again: sums of six rows would be kept in memory.
+    most = ROWS if row_bytes == 2 else FEWER_ROWS
 
     @compiled(form)
     def sweep(a, to, to_bytes, first_row, end_row, first_panel, end_panel, start, depth, following):
@@ -87,7 +89,7 @@ def _sweep(form: Form) -> Any:
                 ahead = 0
             while row < end_row:
                 left = end_row - row
-                size = ROWS
+                size = most
                 if a.rows <= ROWS:
                     size = left
                 elif left <= FEWER_ROWS or ROWS < left <= 2 * FEWER_ROWS:
