@@ -3,7 +3,7 @@ behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,21 +45,27 @@ class Intake:
 
     def cancel(self, peer: bytes, request_id: int) -> bool:
         """Drops a request; false when it is not here."""
-        found = [i for i in self._incoming if (i.peer, i.submit.id) == (peer, request_id)]
-        self._drop(found)
-        return bool(found)
+        return self._drop(lambda one: (one.peer, one.submit.id) == (peer, request_id))
 
     def forget_peer(self, peer: bytes) -> None:
-        self._drop([incoming for incoming in self._incoming if incoming.peer == peer])
+        self._drop(lambda one: one.peer == peer)
 
-    def _drop(self, dropped: Sequence[Incoming]) -> None:
+    def _drop(self, leaves: Callable[[Incoming], bool]) -> bool:
         """Others need not wait until the grammars of these have been compiled."""
+        dropped = self._take(leaves)
         for incoming in dropped:
             incoming.matcher.cancel()
-        self._incoming = [incoming for incoming in self._incoming if incoming not in dropped]
+        return bool(dropped)
 
     def compiled(self) -> Iterator[Incoming]:
         """Hands out the requests whose future is done, in the order of arrival."""
-        done = [incoming for incoming in self._incoming if incoming.matcher.done()]
-        self._incoming = [incoming for incoming in self._incoming if incoming not in done]
-        yield from done
+        yield from self._take(lambda one: one.matcher.done())
+
+    def _take(self, leaves: Callable[[Incoming], bool]) -> list[Incoming]:
+        """Takes out those that leave. Each is asked once: a matcher may be done a moment later."""
+        taken: list[Incoming] = []
+        kept: list[Incoming] = []
+        for incoming in self._incoming:
+            (taken if leaves(incoming) else kept).append(incoming)
+        self._incoming = kept
+        return taken

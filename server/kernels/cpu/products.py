@@ -76,6 +76,7 @@ def _sweep(form: Form) -> Any:
         """Some rows with some panels, whose inputs from `start` on come from the closest cache for
         all rows but the first ones. Weights at `following`, if not 0, will be next."""
         whole = start + depth == a.inputs
+        stride = a.inputs * WIDTH * weight_bytes
         panel, done = first_panel, 1
         while panel < end_panel:
             offset = panel * VECTOR_BYTES
@@ -103,7 +104,7 @@ def _sweep(form: Form) -> Any:
                     a.x + (row * a.inputs + start) * row_bytes,
                     a.inputs * row_bytes,
                     _place(a, panel, start, weight_bytes),
-                    a.inputs * WIDTH * weight_bytes,
+                    stride,
                     depth // together,
                     to + (row - first_row) * to_bytes + (panel - first_panel) * VECTOR_BYTES,
                     to_bytes,
@@ -115,7 +116,7 @@ def _sweep(form: Form) -> Any:
                     0,
                 )
                 if ahead:
-                    ahead += a.inputs * WIDTH * weight_bytes
+                    ahead += stride
                     asked -= 1
                 row += size
             panel += done
