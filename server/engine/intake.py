@@ -3,7 +3,7 @@ behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,9 +57,9 @@ class Intake:
             incoming.matcher.cancel()
         return bool(dropped)
 
-    def compiled(self) -> Iterator[Incoming]:
+    def compiled(self) -> list[Incoming]:
         """Hands out the requests whose future is done, in the order of arrival."""
-        yield from self._take(lambda one: one.matcher.done())
+        return self._take(lambda one: one.matcher.done())
 
     def _take(self, leaves: Callable[[Incoming], bool]) -> list[Incoming]:
         """Takes out those that leave. Each is asked once: a matcher may be done a moment later."""
