@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from server.demo.mentions import MENTION_CLASSES, NOTHING, UNKNOWN, Labels, find_mentions
 from server.demo.pictures import Wear, draw_picture, patch_labels
-from server.demo.questions import CATEGORIES, Category, Conversation, conversation
+from server.demo.questions import CATEGORIES, Category, Conversation, Fact, conversation
 from server.demo.scenes import Kind, Scene, draw_scene
 from server.demo.words import LANGUAGES
 from server.frontend.prompt import PromptBuilder
@@ -35,6 +34,9 @@ IGNORED = UNKNOWN
 
 LENGTH_UNIT = 16
 """Examples are padded to multiples of it: what multiplies makes itself ready for each new shape."""
+
+MOST_DRAWS = 40
+"""Of conversations about one picture, many of which fit none or are drawn already."""
 
 WEIGHTS: dict[Category, float] = {
     "shapes": 0.8,
@@ -96,7 +98,7 @@ class Batch:
     """Of each example's branches, from 1 on."""
 
 
-class Batches(Dataset[Batch]):
+class Batches:
     """Batches by number; equal arguments give equal batches, in any process."""
 
     def __init__(self, recipe: Recipe, spec: ModelSpec, tokenizer: Tokenizer, seed: str) -> None:
@@ -139,10 +141,15 @@ class Batches(Dataset[Batch]):
 
     def _row(self, scenes: Sequence[Scene], chance: random.Random) -> _Row:
         row = _Row([], [], [], [], [], [])
-        while len(row.token_ids) < self._recipe.tokens:
+        asked: list[tuple[Fact, ...]] = []
+        for _ in range(MOST_DRAWS):
             talk = _draw_conversation(scenes, self._recipe.weights, chance)
-            if talk:
+            # What is asked again teaches little, and costs as much.
+            if talk and talk.facts not in asked:
+                asked.append(talk.facts)
                 self._append(row, talk, scenes)
+            if len(row.token_ids) >= self._recipe.tokens:
+                break
         return row
 
     def _append(self, row: _Row, talk: Conversation, scenes: Sequence[Scene]) -> None:

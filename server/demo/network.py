@@ -21,7 +21,7 @@ from server.demo.examples import IGNORED, Batch
 from server.demo.mentions import MENTION_CLASSES
 from server.demo.pictures import PATCH_CLASSES
 from server.kernels.attention import AttentionBatch, KVCache
-from server.kernels.ops import TorchOps
+from server.kernels.ops import Ops, TorchOps
 from server.model.checkpoint import checkpoint_tensors
 from server.model.internvl import InternVLChat, normalise, pixel_shuffle
 from server.model.spec import ModelSpec, TextSpec
@@ -53,13 +53,19 @@ class Losses:
 
 class Network:
     def __init__(
-        self, spec: ModelSpec, picture_token: int, seed: int, device: torch.device
+        self,
+        spec: ModelSpec,
+        picture_token: int,
+        seed: int,
+        device: torch.device,
+        ops: Ops | None = None,
     ) -> None:
         self.spec = spec
         self._picture_token = picture_token
         self.device = device
         self._gradients: list[Tensor] = []
         self.model = InternVLChat(spec, self._new)
+        self.model.use(ops or TrainingOps())
         self.patch_head = self._new(sum(PATCH_CLASSES), spec.vision.hidden_size)
         self.mention_head = self._new(sum(MENTION_CLASSES), spec.text.hidden_size)
         self._initialise(torch.Generator().manual_seed(seed))
@@ -161,7 +167,7 @@ class Network:
             embeddings.grid = side
         x = embeddings(normalise(batch.pixels))
         for layer in vision.layers:
-            x = layer(x, _TrainingOps())
+            x = layer(x, self.model.vision.ops)
         return x
 
     def _patch_loss(self, states: Tensor, labels: Tensor) -> Tensor:
@@ -236,7 +242,9 @@ class BranchAttention:
         return attended.reshape(q.shape).transpose(1, 2).flatten(0, 1)
 
 
-class _TrainingOps(TorchOps):
+class TrainingOps(TorchOps):
+    """Attention as training does it."""
+
     def see(self, q: Tensor, k: Tensor, v: Tensor, head_dim: int) -> Tensor:
         q, k, v = (torch.unflatten(x, -1, (-1, head_dim)).transpose(1, 2) for x in (q, k, v))
         return _attend(q, k, v).transpose(1, 2).flatten(2)

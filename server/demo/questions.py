@@ -40,6 +40,7 @@ class Exchange:
 class Conversation:
     category: Category
     language: Language
+    facts: tuple[Fact, ...]
     turns: tuple[Exchange, ...]
 
 
@@ -61,7 +62,7 @@ def conversation(
     # Topics first: a question that fits in many ways would crowd out the others.
     facts = chance.choice(topics[chance.choice(list(topics))])
     exchanges = tuple(_phrase(topic, slots, language, chance) for topic, slots in facts)
-    return Conversation(category, language, exchanges)
+    return Conversation(category, language, facts, exchanges)
 
 
 def _phrase(topic: str, slots: Slots, language: Language, chance: random.Random) -> Exchange:

@@ -7,21 +7,23 @@ steps as one that was never interrupted: batches follow from seed and step alone
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
 
 import torch
+import torch.multiprocessing
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from server.demo import tokenizer
 from server.demo.examples import Batch, Batches, Recipe
+from server.demo.fused import FusedOps
 from server.demo.layout import CheckpointShape, write_json_files
 from server.demo.network import HEADS, TOWER, Losses, Network, Teaches
 from server.demo.optimiser import Optimiser
@@ -38,9 +40,13 @@ AVERAGE_STEPS = 50
 PATCH_LOSS, MENTION_LOSS = 1.0, 0.3
 """Weights beside the loss of the answers."""
 LOSSES = ("answers", "patches", "mentions")
+DRAWN_TOGETHER = 16
+"""Batches: a hundred megabytes."""
 SAVE_S = 150.0
 STATE = "state.safetensors"
 LOG = "log.jsonl"
+
+Drawing = AsyncResult[list[Batch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +56,34 @@ class Stage:
     recipe: Recipe
     steps: int
     teaches: Teaches = "each alone"
-    full_rate: float = 1.0
-    """Part of the full learning rate, for the whole stage."""
-    decay_steps: int = 0
-    """Last steps, over which the learning rate falls to zero."""
+    rates: tuple[float, float] = (1.0, 1.0)
+    """Parts of the full learning rate, at the beginning of the stage and behind its end."""
 
     def longer(self, times: int) -> Stage:
-        return replace(self, steps=times * self.steps, decay_steps=times * self.decay_steps)
+        return replace(self, steps=times * self.steps)
 
     def rate(self, step: int) -> float:
         """Part of the full learning rate at a step of the stage, from 0."""
-        left = self.steps - step
-        falling = left / self.decay_steps if left < self.decay_steps else 1.0
-        return self.full_rate * min(1.0, (step + 1) / WARM_UP_STEPS, falling)
+        first, last = self.rates
+        rate = first + (last - first) * step / self.steps
+        return rate * min(1.0, (step + 1) / WARM_UP_STEPS)
 
 
 class Training:
-    def __init__(self, run: Path, shape: CheckpointShape, seed: int, device: torch.device) -> None:
-        """Goes on with what is in the folder `run`, or begins there."""
+    def __init__(
+        self,
+        run: Path,
+        shape: CheckpointShape,
+        seed: int,
+        device: torch.device,
+        *,
+        compiles: bool = False,
+    ) -> None:
+        """Goes on with what is in the folder `run`, or begins there.
+
+        Args:
+            compiles: has `FusedOps` compiled first.
+        """
         self.steps_done = 0
         self._run = run
         self._shape = shape
@@ -82,7 +98,9 @@ class Training:
         self._tokenizer = Tokenizer.load(run)
         self._spec = ModelSpec.load(run)
         picture_token = self._tokenizer.control_id(IMAGE_CONTEXT)
-        self._network = Network(self._spec, picture_token, seed, device)
+        products = torch.bfloat16 if self._mixed else torch.float32
+        ops = FusedOps(products) if compiles else None
+        self._network = Network(self._spec, picture_token, seed, device, ops)
         self._weights = self._network.weights()
         self._average = {name: weight.clone() for name, weight in self._weights.items()}
         gradients = self._network.gradients()
@@ -97,16 +115,11 @@ class Training:
     def stage(self, stage: Stage, first_step: int, workers: int) -> None:
         """Takes the steps of a stage that are not taken yet; `first_step` is its first."""
         end = first_step + stage.steps
-        loader = DataLoader(
-            Batches(stage.recipe, self._spec, self._tokenizer, f"train-{self._seed}"),
-            batch_size=None,
-            sampler=range(self.steps_done, end),
-            num_workers=workers,
-            worker_init_fn=_give_way,
-            prefetch_factor=8 if workers else None,
-        )
+        batches = Batches(stage.recipe, self._spec, self._tokenizer, f"train-{self._seed}")
+        steps = range(self.steps_done, end)
+        drawn = _drawn(batches, steps, workers, ahead=self._device.type != "cpu")
         report = Report(self._run / LOG)
-        bar = tqdm(loader, total=end, initial=self.steps_done, desc=f"{stage.recipe.size_px} px")
+        bar = tqdm(drawn, total=end, initial=self.steps_done, desc=f"{stage.recipe.size_px} px")
         saved_at = time.monotonic()
         for batch in bar:
             rate = stage.rate(self.steps_done - first_step)
@@ -164,9 +177,28 @@ class Training:
         (folder / SINGLE_NAME).write_bytes(content)
 
 
-def _give_way(_: int) -> None:
-    """Pictures are drawn where the step leaves a core alone."""
-    os.nice(19)
+def _drawn(batches: Batches, steps: range, workers: int, *, ahead: bool) -> Iterator[Batch]:
+    """The batches of some steps, drawn by several processes.
+
+    Args:
+        ahead: has the next ones drawn meanwhile. Not on a CPU: beside a step, drawing takes more
+            from it than it takes alone.
+    """
+    with torch.multiprocessing.Pool(workers, torch.set_num_threads, (1,)) as pool:
+        share = -(-DRAWN_TOGETHER // workers)
+        parts = (steps[at : at + DRAWN_TOGETHER] for at in range(0, len(steps), DRAWN_TOGETHER))
+        coming = (pool.map_async(batches.__getitem__, part, share) for part in parts)
+        for drawing in _started_early(coming) if ahead else coming:
+            yield from drawing.get()
+
+
+def _started_early(drawings: Iterator[Drawing]) -> Iterator[Drawing]:
+    """Takes each one when the one before is handed over."""
+    before = next(drawings)
+    for drawing in drawings:
+        yield before
+        before = drawing
+    yield before
 
 
 class Report:
@@ -176,6 +208,7 @@ class Report:
         self._path = path
         self._losses: deque[tuple[float, float, float]] = deque(maxlen=20)
         self._right: defaultdict[Category, deque[bool]] = defaultdict(lambda: deque(maxlen=500))
+        self._started_at = time.monotonic()
         self.summary = ""
 
     def add(self, step: int, batch: Batch, losses: Losses) -> None:
@@ -190,7 +223,8 @@ class Report:
         self.summary = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
         if step % 20 == 0:
             shares = {name: round(sum(r) / len(r), 3) for name, r in self._right.items()}
-            line = {"step": step, **means, "right": shares}
+            stage_s = round(time.monotonic() - self._started_at, 1)
+            line = {"step": step, "stage_s": stage_s, **means, "right": shares}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 

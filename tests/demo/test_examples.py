@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from server.demo.examples import IGNORED, Batch, Batches, Recipe
 from server.demo.mentions import UNKNOWN
 from server.demo.pictures import CHARACTERS, LONGEST_LABEL, PATCH_CLASSES
+from server.demo.questions import CATEGORIES
 from server.demo.words import COLOURS, SHAPES
 from server.frontend.prompt import IMAGE_CONTEXT, PromptBuilder
 from server.frontend.template import ImagePart, TextPart, Turn
@@ -74,6 +77,13 @@ def test_a_branch_is_the_prompt_that_the_server_builds(small: Small) -> None:
     assert checked > 40
 
 
+def test_nothing_is_asked_twice_about_a_picture(small: Small) -> None:
+    weights = {category: float(category == "reading") for category in CATEGORIES}
+    recipe = replace(RECIPE, tokens=600, kinds=("labels",), pairs=0, weights=weights)
+    # Of two labels each one can be read, of one alone also "the text".
+    assert {len(asked) for asked in batches(small, recipe)[0].categories} <= {1, 2}
+
+
 def test_positions_go_on_from_the_prefix_in_every_branch(small: Small) -> None:
     batch = batches(small)[0]
     for row, categories in enumerate(batch.categories):
@@ -118,8 +128,12 @@ def test_vision_alone_has_no_tokens(small: Small) -> None:
     assert batch.token_ids.numel() == 0
 
 
-@pytest.mark.parametrize("tokens", [100, 160])
+@pytest.mark.parametrize("tokens", [60, 100])
 def test_examples_are_filled_with_conversations(small: Small, tokens: int) -> None:
-    recipe = Recipe(size_px=112, grid=2, pictures=3, tokens=tokens)
-    lengths = (batches(small, recipe)[2].branches >= 0).sum(1)
-    assert (lengths >= tokens).all()
+    recipe = Recipe(size_px=112, grid=2, pictures=20, tokens=tokens, kinds=("both",))
+    batch = batches(small, recipe)[2]
+    lengths = (batch.branches >= 0).sum(1).tolist()
+    # Without a picture there is only one thing to ask.
+    asked = [length for length, by in zip(lengths, batch.categories, strict=True) if len(by) > 1]
+    assert len(asked) > 10
+    assert min(asked) >= tokens
