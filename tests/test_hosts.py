@@ -128,7 +128,7 @@ def test_a_host_that_calls_again_is_heard_before_its_old_line_ends(head: Head) -
 def test_strangers_are_dropped(head: Head, noise: bytes) -> None:
     address = ("127.0.0.1", head.settings.master_port)
     # It may be dropped before it has said all.
-    with suppress(OSError), socket.create_connection(address) as stranger:
+    with socket.create_connection(address) as stranger, suppress(OSError):
         stranger.sendall(noise)
         stranger.shutdown(socket.SHUT_WR)
     line = head.join()
